@@ -1,0 +1,1 @@
+//! (laid down with its first piece)
