@@ -21,9 +21,10 @@ pub(super) fn decode_q8_k<F: Real>(block: &[u8; 292], out: &mut [F; 256]) {
     }
 }
 
-/// d = amax/127 as f16, q = round(x/d) with that d, at most ±127. A block whose d rounds to zero is
-/// all zero; one whose d rounds to infinity, or that holds a NaN or an infinity,
-/// decodes to NaN.
+/// d = amax/127 as f16, q = round(x/d) with that d, at most ±127.
+///
+/// A block whose d rounds to zero is all zero. One whose d rounds to infinity, or that holds a NaN or
+/// an infinity, decodes to NaN.
 pub(super) fn encode_q8_0(x: &[f32; 32], block: &mut [u8; 34]) {
     let d_code = f32_to_f16(finite_amax(x).map_or(f32::NAN, |amax| amax / 127.0));
     let d = f16_to_f32(d_code);
@@ -34,9 +35,10 @@ pub(super) fn encode_q8_0(x: &[f32; 32], block: &mut [u8; 34]) {
     }
 }
 
-/// With x* the first element of the largest magnitude: 1/d = -127/x*, q = round(x·(1/d)). A block
-/// whose 1/d is infinite, because |x*| is not above 127/`f32::MAX`, is all
-/// zero; one that holds a NaN or an infinity has a NaN for d and decodes to NaN.
+/// With x* the first element of the largest magnitude: 1/d = -127/x*, q = round(x·(1/d)).
+///
+/// A block whose 1/d is infinite, because |x*| is at most 127/`f32::MAX`, is all zero. One that holds
+/// a NaN or an infinity decodes to NaN.
 pub(super) fn encode_q8_k(x: &[f32; 256], block: &mut [u8; 292]) {
     block.fill(0);
     let (d_bytes, rest) = block.split_at_mut(4);

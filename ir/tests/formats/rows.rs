@@ -92,6 +92,15 @@ fn q8_k_keeps_the_sums_of_its_codes() {
 }
 
 #[test]
+fn the_first_of_two_extremes_gives_the_scale_of_q8_k() {
+    let row = encoded(Scalar::Q8K, &[0.5_f32, 1.0, -1.0]);
+    assert_eq!(row[..4], (-1.0_f32 / 127.0).to_le_bytes());
+    // -63.5 is a tie.
+    assert_eq!(row[4..8].iter().map(|q| *q as i8).collect::<Vec<_>>(), [-64, -127, 127, 0]);
+    assert_eq!(row[260..262], (-64_i16).to_le_bytes());
+}
+
+#[test]
 fn nothing_but_the_group_of_a_nan_is_lost() {
     for scalar in ENCODED {
         let group = match scalar {
@@ -127,9 +136,9 @@ fn scales_that_are_out_of_range_are_defined() {
     assert_eq!(row, [0; 34]);
     let row = encoded(Scalar::Q8_0, &[1e7_f32; 32]);
     assert!(decoded::<f32>(Scalar::Q8_0, &row, 32).iter().all(|x| x.is_nan()));
-    // A subnormal d rounds down by up to half of itself, and the codes stop at 127.
-    let row = encoded(Scalar::Q8_0, &[1.4 * 127.0 * 2f32.powi(-24); 32]);
-    assert_eq!(row[..3], [1, 0, 127]);
+    // A subnormal d rounds down by up to a third of the value, and the codes stop at 127.
+    let row = encoded(Scalar::Q8_0, &[1.4_f32, -1.4].map(|x| x * 127.0 * 2f32.powi(-24)));
+    assert_eq!(row[..4], [1, 0, 127, -127_i8 as u8]);
     let row = encoded(Scalar::Q8K, &[1e-38_f32; 256]);
     assert_eq!(row, [0; 292]);
 
