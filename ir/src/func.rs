@@ -209,6 +209,28 @@ impl Func {
         self.weights().find(|w| self.weight_name(*w) == name)
     }
 
+    /// The value whose memory `v` shares because its op changes nothing but the shape: `split`, and
+    /// roundings to the format that the operand has already. A result is never a view: its memory is
+    /// the caller's.
+    pub fn view_of(&self, v: Value) -> Option<Value> {
+        let node = self.node(v).filter(|_| !self.results.contains(&v))?;
+        let from = node.values().next()?;
+        let view = match node.op.name {
+            "split" => true,
+            "round_act" | "to_row" | "to_index" => self.ty(v) == self.ty(from),
+            _ => false,
+        };
+        view.then_some(from)
+    }
+
+    /// The value that `v` is a view of in the end; `v` itself if it is none.
+    pub fn storage_of(&self, mut v: Value) -> Value {
+        while let Some(from) = self.view_of(v) {
+            v = from;
+        }
+        v
+    }
+
     /// The input state that a state version descends from.
     pub fn root(&self, mut v: Value) -> Value {
         while let Some(before) = self.node(v).and_then(Node::consumes) {

@@ -16,6 +16,7 @@ mod verify;
 pub mod formats;
 pub mod module;
 pub mod ops;
+pub mod plan;
 pub mod view;
 
 pub use bind::Bind;
