@@ -12,6 +12,7 @@ mod error;
 mod names;
 mod stored;
 
+pub mod gguf;
 pub mod safetensors;
 
 pub use checkpoint::{Checkpoint, Words};
