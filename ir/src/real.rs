@@ -1,4 +1,6 @@
 //! The two precisions the interpreter runs in.
+use crate::ops::{Body, Op};
+use crate::view::Frame;
 use std::fmt::Debug;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
@@ -49,10 +51,12 @@ pub trait Real:
     fn max(self, other: Self) -> Self;
     /// The smaller, the other one if one is NaN.
     fn min(self, other: Self) -> Self;
+    /// The meaning of `op` in this precision.
+    fn eval_of(op: &Op) -> fn(&mut Frame<'_, Self>);
 }
 
 macro_rules! real {
-    ($t:ident) => {
+    ($t:ident, $eval:ident) => {
         impl Real for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -87,8 +91,12 @@ macro_rules! real {
             fn min(self, other: Self) -> Self {
                 self.min(other)
             }
+            fn eval_of(op: &Op) -> fn(&mut Frame<'_, Self>) {
+                let Body::Primitive { $eval, .. } = &op.body;
+                *$eval
+            }
         }
     };
 }
-real!(f32);
-real!(f64);
+real!(f32, eval32);
+real!(f64, eval64);

@@ -9,6 +9,7 @@
 mod checkpoint;
 mod config;
 mod error;
+pub mod graph;
 mod names;
 mod stored;
 

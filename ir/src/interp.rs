@@ -1,0 +1,214 @@
+//! The interpreter: every node by its op's `eval`, one after the other, in either precision.
+//!
+//! It is slow and obvious, and the judge of everything else.
+use crate::bind::Bind;
+use crate::module::{Call, Graph, Header, Module};
+use crate::view::{Data, DataMut, Frame, Operand, Out, Route, State, StateMut, Tensor, WeightView};
+use crate::{Arg, Func, Node, Real, Scalar, StateType, TensorType, Type, Value};
+
+/// Where the interpreter finds the bytes of weights.
+pub trait WeightSource {
+    /// The weight of that index in [`Module::weights`].
+    fn weight(&self, index: usize) -> WeightView<'_>;
+}
+
+/// The elements of one value or state, owned.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Buffer<F> {
+    /// `f32`
+    Real(Vec<F>),
+    /// `i32`
+    Int(Vec<i32>),
+    /// `route`
+    Route(Vec<Route<F>>),
+    /// Every other element type, row by row.
+    Packed(Vec<u8>),
+}
+
+impl<F: Real> Buffer<F> {
+    /// Zeros for `rows` rows of `width` elements.
+    pub fn zeros(scalar: Scalar, rows: usize, width: usize) -> Buffer<F> {
+        match scalar {
+            Scalar::F32 => Buffer::Real(vec![F::ZERO; rows * width]),
+            Scalar::I32 => Buffer::Int(vec![0; rows * width]),
+            Scalar::Route => Buffer::Route(vec![Route::default(); rows * width]),
+            scalar => Buffer::Packed(vec![0; rows * scalar.row_bytes(width)]),
+        }
+    }
+
+    /// A view of the elements.
+    pub fn data(&self) -> Data<'_, F> {
+        match self {
+            Buffer::Real(x) => Data::Real(x),
+            Buffer::Int(x) => Data::Int(x),
+            Buffer::Route(x) => Data::Route(x),
+            Buffer::Packed(x) => Data::Packed(x),
+        }
+    }
+
+    fn data_mut(&mut self) -> DataMut<'_, F> {
+        match self {
+            Buffer::Real(x) => DataMut::Real(x),
+            Buffer::Int(x) => DataMut::Int(x),
+            Buffer::Route(x) => DataMut::Route(x),
+            Buffer::Packed(x) => DataMut::Packed(x),
+        }
+    }
+
+    /// The elements of an `f32` buffer.
+    pub fn real(&self) -> &[F] {
+        match self {
+            Buffer::Real(x) => x,
+            _ => panic!("expected an f32 buffer"),
+        }
+    }
+}
+
+/// A value of the running step.
+#[derive(Clone, Debug)]
+pub struct Computed<F> {
+    /// Element type.
+    pub scalar: Scalar,
+    /// Extents in this step.
+    pub dims: Vec<usize>,
+    /// Elements.
+    pub buffer: Buffer<F>,
+}
+
+impl<F: Real> Computed<F> {
+    fn zeros(ty: &TensorType, bind: &Bind) -> Computed<F> {
+        let dims = bind.dims(ty);
+        let (width, rows) = dims.split_last().expect("a tensor has an axis");
+        let buffer = Buffer::zeros(ty.scalar, rows.iter().product(), *width);
+        Computed { scalar: ty.scalar, dims, buffer }
+    }
+
+    /// A view for an op.
+    pub fn tensor(&self) -> Tensor<'_, F> {
+        Tensor { scalar: self.scalar, dims: &self.dims, data: self.buffer.data() }
+    }
+}
+
+struct Held<F> {
+    ty: StateType,
+    capacity: usize,
+    buffer: Buffer<F>,
+}
+
+/// A module with the states of one session.
+pub struct Interp<'m, F> {
+    module: &'m Module,
+    weights: &'m dyn WeightSource,
+    states: Vec<Held<F>>,
+    params: Vec<Computed<F>>,
+}
+
+impl<'m, F: Real> Interp<'m, F> {
+    /// A fresh session of at most `module.ctx` tokens; parameters are zero.
+    pub fn new(module: &'m Module, weights: &'m dyn WeightSource) -> Interp<'m, F> {
+        let held = |ty: StateType| {
+            let capacity = ty.kind.rows(u64::from(module.ctx)) as usize;
+            Held { ty, capacity, buffer: Buffer::zeros(ty.scalar, capacity, ty.width as usize) }
+        };
+        let none = Bind { start: 0, tokens: 0, wanted: 0 };
+        let states = module.states.iter().map(|s| held(s.ty)).collect();
+        let params = module.params.iter().map(|p| Computed::zeros(&p.ty, &none)).collect();
+        Interp { module, weights, states, params }
+    }
+
+    /// Sets a parameter for all later steps.
+    pub fn set_param(&mut self, index: usize, elements: &[F]) {
+        match &mut self.params[index].buffer {
+            Buffer::Real(x) => x.copy_from_slice(elements),
+            _ => panic!("parameter {} is not f32", self.module.params[index].name),
+        }
+    }
+
+    /// Runs one step of `graph`; answers all its values, inputs first.
+    ///
+    /// `inputs` are in the order of the graph's inputs and have the extents that `bind` gives them.
+    pub fn step(&mut self, graph: &Graph, inputs: Vec<Buffer<F>>, bind: &Bind) -> Vec<Computed<F>> {
+        assert!(inputs.len() == graph.inputs, "{} inputs for {}", inputs.len(), graph.inputs);
+        let mut values: Vec<Option<Computed<F>>> = graph.values.iter().map(|_| None).collect();
+        for (i, buffer) in inputs.into_iter().enumerate() {
+            let ty = graph.values[i].ty.tensor().expect("graph values are tensors");
+            values[i] = Some(Computed { scalar: ty.scalar, dims: bind.dims(ty), buffer });
+        }
+        for call in &graph.calls {
+            self.call(call, &mut values, bind);
+        }
+        values.into_iter().map(|v| v.expect("every graph value is defined")).collect()
+    }
+
+    fn call(&mut self, call: &Call, graph: &mut [Option<Computed<F>>], bind: &Bind) {
+        let func = &self.module.funcs[call.func];
+        let header = Header::of(func);
+        let mut env: Vec<Option<Computed<F>>> = func.values().map(|_| None).collect();
+        for (v, id) in header.tensors.iter().zip(&call.args) {
+            env[v.index()] = graph[*id].clone();
+        }
+        for (v, id) in header.params.iter().zip(&call.params) {
+            env[v.index()] = Some(self.params[*id].clone());
+        }
+        let state_of = |v: Value| {
+            let root = func.root(v);
+            let i = header.states.iter().position(|s| *s == root).expect("a state descends from an input");
+            call.states[i]
+        };
+        for (v, node) in func.nodes() {
+            match func.ty(v) {
+                Type::State(_) => self.update(func, call, node, &env, state_of(v), &state_of),
+                ty => {
+                    let mut out = Computed::zeros(ty.tensor().expect("a tensor"), bind);
+                    let Computed { scalar, dims, buffer } = &mut out;
+                    let out_view = Out::Tensor { scalar: *scalar, dims, data: buffer.data_mut() };
+                    self.eval(func, call, node, &env, &state_of, out_view);
+                    env[v.index()] = Some(out);
+                }
+            }
+        }
+        for (v, id) in header.outs.iter().zip(&call.outs) {
+            graph[*id] = env[v.index()].clone();
+        }
+    }
+
+    /// Runs a node that writes the state of that index, in place.
+    fn update(
+        &mut self,
+        func: &Func,
+        call: &Call,
+        node: &Node,
+        env: &[Option<Computed<F>>],
+        index: usize,
+        state_of: &dyn Fn(Value) -> usize,
+    ) {
+        let Held { ty, capacity, .. } = self.states[index];
+        let mut buffer = std::mem::replace(&mut self.states[index].buffer, Buffer::Packed(Vec::new()));
+        let out = Out::State(StateMut { ty, capacity, data: buffer.data_mut() });
+        self.eval(func, call, node, env, state_of, out);
+        self.states[index].buffer = buffer;
+    }
+
+    fn eval(
+        &self,
+        func: &Func,
+        call: &Call,
+        node: &Node,
+        env: &[Option<Computed<F>>],
+        state_of: &dyn Fn(Value) -> usize,
+        out: Out<'_, F>,
+    ) {
+        let operands = node.args.iter().enumerate().map(|(i, arg)| match arg {
+            Arg::Value(_) if node.op.writes() == Some(i) => Operand::Consumed,
+            Arg::Value(v) if func.ty(*v).state().is_some() => {
+                let Held { ty, capacity, buffer } = &self.states[state_of(*v)];
+                Operand::State(State { ty: *ty, capacity: *capacity, data: buffer.data() })
+            }
+            Arg::Value(v) => Operand::Tensor(env[v.index()].as_ref().expect("defined before use").tensor()),
+            Arg::Weight(w) => Operand::Weight(self.weights.weight(call.weights[w.index()])),
+            Arg::Lit(lit) => Operand::Lit(lit),
+        });
+        let operands: Vec<Operand<'_, F>> = operands.collect();
+        F::eval_of(node.op)(&mut Frame { operands: &operands, out });
+    }
+}

@@ -1,0 +1,241 @@
+//! Well-formedness. Every pass runs this on its way out, the runtime on what it loads.
+//!
+//! - names are unique, operands are defined before use and stand where the op's row takes them;
+//! - every node's type is the one that the op's row infers;
+//! - a state version is consumed by at most one write, so writes may be in place;
+//! - no version is read after it is consumed;
+//! - the last version of every state is returned, and no other.
+//!
+//! For modules: every binding exists, has the type that the function's header declares, and no two
+//! calls of a graph share a state.
+use crate::module::{Call, Decl, Graph, Header, Module};
+use crate::ops::{Body, Sig, SigArg};
+use crate::{Arg, Func, Node, TensorType, Type, Value};
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// One violation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VerifyError {
+    /// What is wrong: `@func %value` or a declaration.
+    pub place: String,
+    /// What was expected and what came.
+    pub message: String,
+}
+
+impl fmt::Display for VerifyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
+}
+impl std::error::Error for VerifyError {}
+
+/// The type of a node's result, inferred from its operands.
+///
+/// # Errors
+/// Why the op does not take these operands.
+pub fn infer(func: &Func, node: &Node) -> Result<Type, String> {
+    let formals: Vec<_> = node.op.operands().collect();
+    if formals.len() != node.args.len() {
+        return Err(format!("`{}` takes {} operands, got {}", node.op.name, formals.len(), node.args.len()));
+    }
+    let mut args = Vec::new();
+    for (arg, formal) in node.args.iter().zip(&formals) {
+        args.push(match arg {
+            Arg::Value(v) if formal.takes_value() => SigArg::Value(func.ty(*v)),
+            Arg::Weight(w) if formal.takes_weight() => SigArg::Weight(func.weight_type(*w)),
+            Arg::Lit(lit) if formal.is_literal() => SigArg::Lit(lit),
+            _ => return Err(format!("`{}` takes {formal}", node.op.name)),
+        });
+    }
+    let Body::Primitive { infer, .. } = &node.op.body;
+    infer(&Sig { args })
+}
+
+/// Checks a function.
+///
+/// # Errors
+/// Every violation found.
+pub fn verify(func: &Func) -> Result<(), Vec<VerifyError>> {
+    let mut check = Check { func, errors: Vec::new() };
+    check.names();
+    check.types();
+    check.states();
+    if check.errors.is_empty() { Ok(()) } else { Err(check.errors) }
+}
+
+struct Check<'a> {
+    func: &'a Func,
+    errors: Vec<VerifyError>,
+}
+
+impl Check<'_> {
+    fn fail(&mut self, v: Value, message: String) {
+        let place = format!("@{} %{}", self.func.name, self.func.name(v));
+        self.errors.push(VerifyError { place, message });
+    }
+
+    fn names(&mut self) {
+        let mut seen = BTreeSet::new();
+        for v in self.func.values() {
+            if !seen.insert(self.func.name(v)) {
+                self.fail(v, "is defined twice".to_string());
+            }
+        }
+        let mut weights = BTreeSet::new();
+        for w in self.func.weights() {
+            let (name, ty) = (self.func.weight_name(w), self.func.weight_type(w));
+            let place = format!("@{} @{name}", self.func.name);
+            if !weights.insert(name) {
+                self.errors.push(VerifyError { place, message: "is declared twice".to_string() });
+            } else if ty.constants().is_none_or(|dims| dims.contains(&0) || dims.len() > 3) {
+                let message = format!("expected 1 to 3 constant extents above 0, got {ty}");
+                self.errors.push(VerifyError { place, message });
+            }
+        }
+    }
+
+    fn types(&mut self) {
+        for (v, node) in self.func.nodes() {
+            if let Some(later) = node.values().find(|a| *a >= v) {
+                self.fail(v, format!("uses %{} before its definition", self.func.name(later)));
+                continue;
+            }
+            match infer(self.func, node) {
+                Err(why) => self.fail(v, format!("`{}`: {why}", node.op.name)),
+                Ok(ty) if ty != *self.func.ty(v) => {
+                    self.fail(v, format!("`{}` gives {ty}, declared {}", node.op.name, self.func.ty(v)));
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+
+    fn states(&mut self) {
+        let func = self.func;
+        let mut consumed = BTreeSet::new();
+        for (v, node) in func.nodes() {
+            let written = node.op.writes();
+            for (i, arg) in node.args.iter().enumerate() {
+                let Arg::Value(a) = arg else { continue };
+                if consumed.contains(a) {
+                    let verb = if Some(i) == written { "consumes" } else { "reads" };
+                    self.fail(v, format!("{verb} %{} after it was consumed", func.name(*a)));
+                }
+            }
+            consumed.extend(node.consumes());
+        }
+        for v in func.values().filter(|v| func.ty(*v).state().is_some()) {
+            let returned = func.results.iter().filter(|r| **r == v).count();
+            match (consumed.contains(&v), returned) {
+                (false, 1) | (true, 0) => {}
+                (false, 0) => self.fail(v, "last state version is not returned".to_string()),
+                (true, _) => self.fail(v, "is returned after it was consumed".to_string()),
+                (false, n) => self.fail(v, format!("is returned {n} times")),
+            }
+        }
+    }
+}
+
+/// Checks a module and all its functions.
+///
+/// # Errors
+/// Every violation found.
+pub fn verify_module(module: &Module) -> Result<(), Vec<VerifyError>> {
+    let mut errors = Vec::new();
+    let mut fail = |place: String, message: String| errors.push(VerifyError { place, message });
+    unique("weight", module.weights.iter().map(|d| &d.name), &mut fail);
+    unique("state", module.states.iter().map(|d| &d.name), &mut fail);
+    unique("param", module.params.iter().map(|d| &d.name), &mut fail);
+    unique("func", module.funcs.iter().map(|d| &d.name), &mut fail);
+    unique("graph", module.graphs.iter().map(|d| &d.name), &mut fail);
+    for graph in &module.graphs {
+        verify_graph(module, graph, &mut fail);
+    }
+    for func in &module.funcs {
+        errors.extend(verify(func).err().unwrap_or_default());
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn unique<'a>(what: &str, names: impl Iterator<Item = &'a String>, fail: &mut impl FnMut(String, String)) {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            fail(format!("{what} {name}"), "is declared twice".to_string());
+        }
+    }
+}
+
+fn verify_graph(module: &Module, graph: &Graph, fail: &mut impl FnMut(String, String)) {
+    let mut states = BTreeSet::new();
+    let mut defined: BTreeSet<usize> = (0..graph.inputs).collect();
+    for (i, call) in graph.calls.iter().enumerate() {
+        let Some(func) = module.funcs.get(call.func) else {
+            fail(format!("@{} call {i}", graph.name), format!("there is no function {}", call.func));
+            continue;
+        };
+        let place = format!("@{} call {i} of @{}", graph.name, func.name);
+        if let Err(why) = verify_call(module, graph, func, call) {
+            fail(place.clone(), why);
+        }
+        if let Some(id) = call.args.iter().find(|id| !defined.contains(id)) {
+            fail(place.clone(), format!("reads graph value {id} before its definition"));
+        }
+        if let Some(id) = call.outs.iter().find(|id| !defined.insert(**id)) {
+            fail(place.clone(), format!("defines graph value {id} a second time"));
+        }
+        if let Some(id) = call.states.iter().find(|id| !states.insert(**id)) {
+            fail(place, format!("binds state {} a second time", module.states[*id].name));
+        }
+    }
+    if let Some(id) = graph.results.iter().find(|id| !defined.contains(id)) {
+        fail(format!("@{}", graph.name), format!("returns graph value {id}, which no call defines"));
+    }
+    unique(&format!("@{} value", graph.name), graph.values.iter().map(|v| &v.name), fail);
+}
+
+fn verify_call(module: &Module, graph: &Graph, func: &Func, call: &Call) -> Result<(), String> {
+    let header = Header::of(func);
+    let value = |id: usize| graph.values.get(id).map(|v| (v.name.as_str(), v.ty.clone()));
+    for (formals, ids, sigil) in [(&header.tensors, &call.args, ""), (&header.outs, &call.outs, "result ")] {
+        bound(func, formals, ids, sigil, value)?;
+    }
+    let state = |id: usize| module.states.get(id).map(|s| (s.name.as_str(), Type::State(s.ty)));
+    bound(func, &header.states, &call.states, "", state)?;
+    let param = |id: usize| module.params.get(id).map(|p| (p.name.as_str(), Type::Param(p.ty.clone())));
+    bound(func, &header.params, &call.params, "", param)?;
+    let weights: Vec<_> = func.weights().collect();
+    if weights.len() != call.weights.len() {
+        return Err(format!("expected {} weights, got {}", weights.len(), call.weights.len()));
+    }
+    for (w, id) in weights.into_iter().zip(&call.weights) {
+        let decl: Option<&Decl<TensorType>> = module.weights.get(*id);
+        let decl = decl.ok_or_else(|| format!("@{}: there is no weight {id}", func.weight_name(w)))?;
+        if decl.ty != *func.weight_type(w) {
+            let (name, expected) = (func.weight_name(w), func.weight_type(w));
+            return Err(format!("@{name} = {}: expected {expected}, got {}", decl.name, decl.ty));
+        }
+    }
+    Ok(())
+}
+
+fn bound<'a>(
+    func: &Func,
+    formals: &[Value],
+    ids: &[usize],
+    what: &str,
+    actual: impl Fn(usize) -> Option<(&'a str, Type)>,
+) -> Result<(), String> {
+    if formals.len() != ids.len() {
+        return Err(format!("expected {} {what}operands, got {}", formals.len(), ids.len()));
+    }
+    for (v, id) in formals.iter().zip(ids) {
+        let name = func.name(*v);
+        let (bound, ty) = actual(*id).ok_or_else(|| format!("{what}%{name}: nothing has number {id}"))?;
+        if ty != *func.ty(*v) {
+            return Err(format!("{what}%{name} = {bound}: expected {}, got {ty}", func.ty(*v)));
+        }
+    }
+    Ok(())
+}
