@@ -13,6 +13,7 @@ pub mod graph;
 mod names;
 mod stored;
 
+pub mod gguf;
 pub mod safetensors;
 
 pub use checkpoint::{Checkpoint, Words};
