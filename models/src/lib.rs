@@ -15,6 +15,7 @@ mod stored;
 
 pub mod gguf;
 pub mod safetensors;
+pub mod synth;
 
 pub use checkpoint::{Checkpoint, Words};
 pub use config::{Config, Yarn, limits};
