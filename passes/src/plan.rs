@@ -25,7 +25,8 @@ pub enum PlanError {
     },
 }
 
-/// Plans a module for steps of up to each of [`BUCKETS`] tokens that its context allows.
+/// Plans a module for steps of up to each of [`BUCKETS`] tokens that its context allows, and checks
+/// the plan.
 ///
 /// # Errors
 /// A value that fits no memory.
@@ -33,7 +34,11 @@ pub fn plan(module: &Module) -> Result<Plan, PlanError> {
     let fits = |tokens: &&u32| **tokens == 1 || **tokens <= module.ctx;
     let buckets = BUCKETS.iter().filter(fits).map(|tokens| bucket(module, *tokens));
     let buckets = buckets.collect::<Result<_, _>>()?;
-    Ok(Plan { launches: module.funcs.iter().map(launches).collect(), buckets })
+    let plan = Plan { launches: module.funcs.iter().map(launches).collect(), buckets };
+    if let Err(why) = plan.check(module) {
+        panic!("the planner made a bad plan: {why}");
+    }
+    Ok(plan)
 }
 
 fn launches(func: &Func) -> LaunchList {

@@ -1,15 +1,15 @@
 //! Replays a plan on labelled memory: every operand must still hold the value it names.
 //!
 //! It shares no code with the placement and runs on every plan ever made.
-use ds4_ir::module::{Call, Graph, Header};
-use ds4_ir::plan::{ALIGN, Bucket, Maxima, Plan};
-use ds4_ir::{Func, Module, Type, Value};
+use super::{ALIGN, Bucket, Maxima, Plan};
+use crate::module::{Call, Graph, Header};
+use crate::{Func, Module, Type, Value};
 use std::collections::BTreeMap;
 
 /// What is wrong with a plan.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("bucket of {tokens} tokens, {place}: {message}")]
-pub struct CheckError {
+pub struct PlanCheckError {
     /// Bucket.
     pub tokens: u32,
     /// Graph, call and value.
@@ -55,17 +55,18 @@ impl Memory {
     }
 }
 
-/// Checks every bucket of a plan against its module.
-///
-/// # Errors
-/// The first operand that would not be whole, or a part of the plan that does not fit the module.
-pub fn check(module: &Module, plan: &Plan) -> Result<(), CheckError> {
+/// See [`Plan::check`].
+pub(super) fn check(module: &Module, plan: &Plan) -> Result<(), PlanCheckError> {
+    if plan.launches.len() != module.funcs.len() {
+        let message = format!("expected {} launch lists, got {}", module.funcs.len(), plan.launches.len());
+        return Err(PlanCheckError { tokens: 0, place: "the plan".to_string(), message });
+    }
     for (func, list) in module.funcs.iter().zip(&plan.launches) {
         let runs: Vec<&str> =
             func.nodes().filter(|(v, _)| func.view_of(*v).is_none()).map(|(v, _)| func.name(v)).collect();
         if list.func != func.name || list.launches != runs {
             let (place, message) = (format!("@{}", func.name), "launches other nodes".to_string());
-            return Err(CheckError { tokens: 0, place, message });
+            return Err(PlanCheckError { tokens: 0, place, message });
         }
     }
     for bucket in &plan.buckets {
@@ -76,8 +77,9 @@ pub fn check(module: &Module, plan: &Plan) -> Result<(), CheckError> {
     Ok(())
 }
 
-fn replay(module: &Module, bucket: &Bucket, g: usize, graph: &Graph) -> Result<(), CheckError> {
-    let fail = |place: String, message: String| CheckError { tokens: bucket.maxima.tokens, place, message };
+fn replay(module: &Module, bucket: &Bucket, g: usize, graph: &Graph) -> Result<(), PlanCheckError> {
+    let fail =
+        |place: String, message: String| PlanCheckError { tokens: bucket.maxima.tokens, place, message };
     let at_graph = format!("@{}", graph.name);
     let parts = (bucket.graphs.get(g), bucket.funcs.len() == module.funcs.len());
     let (Some(plan), true) = parts else {

@@ -1,7 +1,10 @@
 //! The plan of a module: where every value of a step lies in the arena, and what is launched.
 //!
 //! `passes` makes and checks it, the artifact carries it, the runtime allocates by it.
+mod check;
+
 use crate::{Dim, Module, StateType, Sym, TensorType};
+pub use check::PlanCheckError;
 
 /// Alignment of every address and of the arena itself, in bytes.
 pub const ALIGN: u64 = 256;
@@ -110,4 +113,17 @@ pub struct Plan {
     pub launches: Vec<LaunchList>,
     /// In ascending order of tokens.
     pub buckets: Vec<Bucket>,
+}
+
+impl Plan {
+    /// Replays every bucket on labelled memory: every operand must still hold the value it names, no
+    /// result may lie outside the arena or on an operand.
+    ///
+    /// It shares no code with whoever placed the values. The runtime relies on it for memory safety.
+    ///
+    /// # Errors
+    /// The first operand that would not be whole, or a part of the plan that does not fit the module.
+    pub fn check(&self, module: &Module) -> Result<(), PlanCheckError> {
+        check::check(module, self)
+    }
 }
