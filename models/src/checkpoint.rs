@@ -9,7 +9,7 @@ mod resolve;
 use crate::gguf::{self, GgufVocab};
 use crate::{Config, Container, Error, Result, StoredTensor, Tensor, mtp_tensors, tensors};
 use ds4_ir::{WeightEntry, WeightTable};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Where a model's tokenizer is.
@@ -171,6 +171,19 @@ impl Checkpoint {
         entries.extend(self.mtp_weights()?);
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(WeightTable { files, entries })
+    }
+
+    /// Names of stored tensors that no weight of a table uses, sorted: those of parts that ds4 does
+    /// not compute, or misspelled ones.
+    pub fn unused(&self, table: &WeightTable) -> Vec<&str> {
+        let parts = table.entries.iter().flat_map(|e| &e.parts);
+        let starts = |p: &ds4_ir::Part| {
+            let (file, offset, stride) = (p.file, p.offset, p.stride);
+            (0..u64::from(p.count)).map(move |i| (file, offset + i * stride))
+        };
+        let used: BTreeSet<(u32, u64)> = parts.flat_map(starts).collect();
+        let unused = |(_, (file, t)): &(&String, &(u32, StoredTensor))| !used.contains(&(*file, t.offset));
+        self.stored.iter().filter(unused).map(|(name, _)| name.as_str()).collect()
     }
 
     fn sorted(&self, mut wanted: Vec<Tensor>) -> Result<Vec<WeightEntry>> {

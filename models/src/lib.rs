@@ -15,6 +15,7 @@ mod stored;
 pub mod gguf;
 pub mod graph;
 pub mod safetensors;
+pub mod synth;
 pub mod tokenizer;
 
 pub use checkpoint::{Checkpoint, Words};

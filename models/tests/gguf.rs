@@ -80,6 +80,8 @@ fn llama_cpp_counts_mtp_blocks_among_the_layers() {
     let error = checkpoint.weight("mtp.0.e_proj").unwrap_err().to_string();
     let message = "mtp.0.e_proj: expected a tensor of its own, got columns of blk.5.nextn.eh_proj.weight";
     assert_eq!(error, message);
+    let unused = checkpoint.unused(&checkpoint.table().unwrap());
+    assert!(unused.contains(&"blk.5.nextn.eh_proj.weight") && unused.iter().all(|n| n.starts_with("blk.5.")));
 
     // A file without the block may keep the key: then all blocks are layers.
     let layers: Vec<Written> = written.into_iter().filter(|w| !w.of.starts_with("mtp.")).collect();

@@ -1,4 +1,5 @@
 //! A file read front to back, with every length compared with what is left of it.
+use crate::error::open_file;
 use crate::{Error, Result};
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -14,8 +15,7 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn open(path: &Path) -> Result<Source> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        let bytes = file.metadata().map_err(Error::io(path))?.len();
+        let (file, bytes) = open_file(path)?;
         Ok(Source { path: path.to_path_buf(), reader: BufReader::new(file), position: 0, bytes })
     }
 

@@ -1,5 +1,5 @@
 //! Rewrites a model as GGUF, as DwarfStar's and llama.cpp's tools would name it.
-use super::entry_bytes;
+use crate::common::entry_bytes;
 use ds4_models::gguf::{self, TensorInfo, Value, aligned, tensor_bytes};
 use ds4_models::{Checkpoint, Content, Place, StoredType, Tensor, mtp_tensors, tensors};
 use std::path::{Path, PathBuf};
