@@ -1,2 +1,3 @@
 //! (laid down with its first piece)
+pub mod chat;
 pub mod tokenizer;
