@@ -10,7 +10,7 @@ use super::events::{Answer, Ending, Event};
 use super::json::write_escaped;
 use super::mode::Mode;
 use super::protocol::Control;
-use super::tags::{Form, Front, Tag, Tags};
+use super::tags::{Form, Front, TAGS, Tag};
 use super::units::{Piece, Source, Speller, Unit};
 
 /// Where in an answer the stream is.
@@ -41,7 +41,6 @@ const ATTRIBUTES_BYTES_MAX: usize = 4096;
 /// Reads one answer as it is written.
 #[derive(Clone, Debug)]
 pub struct OutputParser {
-    tags: Tags,
     source: Source,
     speller: Speller,
     stream: VecDeque<Unit>,
@@ -57,7 +56,6 @@ impl OutputParser {
     /// the reasoning.
     pub fn new(mode: Mode, source: Source) -> OutputParser {
         OutputParser {
-            tags: Tags::new(),
             source,
             speller: Speller::default(),
             stream: VecDeque::new(),
@@ -120,7 +118,7 @@ impl OutputParser {
             self.attribute();
             return true;
         }
-        match self.tags.front(&self.stream, self.wanted(), self.searched_form()) {
+        match TAGS.front(&self.stream, self.wanted(), self.searched_form()) {
             Front::Tag(tag, form, len) => {
                 self.stream.drain(..len);
                 self.tag(tag, form);

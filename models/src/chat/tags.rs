@@ -1,5 +1,6 @@
 //! The tags of tool calls, and finding them in a stream that has not ended.
 use std::collections::VecDeque;
+use std::sync::LazyLock;
 
 use super::protocol::Control;
 use super::units::Unit;
@@ -38,6 +39,9 @@ pub(super) struct Tags {
     patterns: Vec<Pattern>,
 }
 
+/// The tags of the format.
+pub(super) static TAGS: LazyLock<Tags> = LazyLock::new(Tags::new);
+
 /// What stands at the front of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Front {
@@ -59,7 +63,7 @@ const SPELLINGS: [(Tag, &str, &str); 6] = [
 ];
 
 impl Tags {
-    pub(super) fn new() -> Tags {
+    fn new() -> Tags {
         let chars = |text: &str| text.chars().map(Unit::Char).collect::<Vec<_>>();
         let bare = Control::Dsml.name().trim_start_matches('｜');
         let mut patterns = Vec::new();
