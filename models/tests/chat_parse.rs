@@ -78,6 +78,7 @@ fn calls_that_are_not_written_completely_are_never_made() {
         (format!("{}{call}", call.replace("</｜DSML｜invoke>\n", "")), 1, 1),
         (call.replace("name=\"f\"", "nom=\"f\""), 0, 0),
         (format!("{}{call}", call.replace(" name=\"f\">", "")), 1, 0),
+        (format!("<｜DSML｜invoke\n{call}"), 1, 0),
         (call.replace(" string=\"true\"", ""), 0, 1),
         (call.replace("string=\"true\"", "string=\"maybe\""), 0, 1),
         (call.replace("<｜DSML｜parameter name=\"a\"", "<｜DSML｜parameter"), 0, 1),

@@ -95,6 +95,16 @@ fn efforts_of_both_revisions() {
         assert_eq!(start(Revision::Preview, mode), preview, "{mode:?}");
         assert_eq!(start(Revision::R0731, mode), r0731, "{mode:?}");
     }
+    let Some(tokenizer) = official() else { return };
+    for (revision, bytes, tokens) in [(Revision::Preview, 476, 79), (Revision::R0731, 528, 92)] {
+        let text = short(&ask, &Options { mode: Mode::Think(Effort::Max), revision, ..chat() });
+        let prefix = text.split_once("<U>").unwrap().0;
+        assert_eq!((prefix.len(), tokenizer.encode_text(prefix).len()), (bytes, tokens));
+    }
+}
+
+#[test]
+fn the_strongest_effort_needs_room() {
     assert_eq!(Mode::think_max(393_215), Mode::Think(Effort::Low));
     assert_eq!(Mode::think_max(393_216), Mode::Think(Effort::Max));
 }
@@ -140,6 +150,12 @@ fn tasks_end_a_turn() {
         { "role": "user", "content": "c" },
     ]);
     assert_eq!(short(&talk, &think(Effort::Low)), "<U>a<A><think><｜action｜>Search<eos><U>b<U>c<A><think>");
+    // The answer to a task carries no reasoning, even where an answer would.
+    let talk = json!([
+        { "role": "user", "content": "a", "task": "title" },
+        { "role": "assistant", "content": "T", "reasoning_content": "r" },
+    ]);
+    assert_eq!(short(&talk, &think(Effort::Low)), "<U>a<｜title｜>T<eos>");
 }
 
 #[test]
