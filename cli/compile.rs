@@ -133,7 +133,7 @@ fn words(checkpoint: &Checkpoint) -> Result<Option<Vec<u8>>> {
         }
         Words::Gguf(vocab) => {
             let place = "the vocabulary of the GGUF".to_string();
-            match Tokenizer::from_vocab(&VocabParts::from(vocab)) {
+            match Tokenizer::from_vocab(&VocabParts::from(vocab.clone())) {
                 Ok(tokenizer) => (tokenizer, place),
                 // Token ids still work; commands that need words say that there are none.
                 Err(why) => {
