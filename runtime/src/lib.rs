@@ -1,1 +1,2 @@
 //! (laid down with its first piece)
+pub mod store;
