@@ -2,8 +2,10 @@
 //! power, and histories in which every single call fails once.
 mod store_support;
 
-use ds4_runtime::store::{Boundary, StoreError};
+use ds4_runtime::store::{Boundary, StoreError, Writer};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 use store_support::sim::{Fault, Sim};
 use store_support::{Rng, Session, layout, open, text};
 
@@ -209,4 +211,20 @@ fn a_save_whose_parent_failed_is_refused_and_the_next_is_whole() {
     store.commit(&third).unwrap();
     drop(third);
     assert_eq!(Session::restore(&store, &tokens).1.tokens, 300);
+}
+
+#[test]
+fn shown_tokens_reach_the_disk_within_five_seconds() {
+    let sim = Sim::default();
+    let store = Arc::new(open(sim.clone(), u64::MAX / 2).unwrap());
+    let _writer = Writer::start(Arc::clone(&store)).unwrap();
+    let mut journal = store.create_session(&layout(), "chat", &[1]).unwrap();
+    journal.append(&[2, 3]).unwrap();
+    let kept = |seed| {
+        let after = open(sim.reboot(Some(&mut Rng::new(seed))), u64::MAX / 2).unwrap();
+        after.session("chat").unwrap().tokens
+    };
+    assert!((0..20).any(|seed| kept(seed) != [1, 2, 3]), "nothing was synced yet");
+    std::thread::sleep(Duration::from_secs(4));
+    assert!((0..20).all(|seed| kept(seed) == [1, 2, 3]));
 }

@@ -51,12 +51,13 @@ impl Store {
         let headers = self.bundle(from)?;
         let last = headers.last().expect("a bundle ends with an edge").key;
         self.locked(|store| {
-            let new = |h: &&(Header, u64)| {
-                let file = store.file();
-                let known = file.index.node(&h.0.key);
-                known.is_none_or(|n| h.0.kind == Kind::Edge && n.edge == 0)
-            };
-            let parts: Vec<(Header, u64)> = with_offsets(&headers).filter(|h| new(&h)).collect();
+            let mut parts: Vec<(Header, u64)> = Vec::new();
+            for (header, at) in with_offsets(&headers) {
+                let known = store.stored(&header.key)?;
+                if known.is_none_or(|n| header.kind == Kind::Edge && n.edge == 0) {
+                    parts.push((header, at));
+                }
+            }
             let keep = headers.iter().map(|h| h.key).collect();
             store.make_room(parts.iter().map(|(h, _)| h.file_bytes()).sum(), &keep)?;
             for (header, at) in &parts {

@@ -124,10 +124,17 @@ impl Store {
 
     /// Goes on with a session: its journal and its tokens.
     ///
-    /// A damaged journal is put aside, with a warning, and a copy of what it still says goes on.
+    /// A damaged journal is put aside, with a warning, and a copy of what it still says goes on; if
+    /// that is nothing, the damage is the error and the name is free again.
     pub fn open_session(&self, layout: &Layout, name: &str) -> Result<(Journal, Vec<u32>), StoreError> {
         let path = self.named(name)?;
-        let mut found = self.session(name)?;
+        let mut found = match self.session(name) {
+            Err(StoreError::Damaged { file, why }) => {
+                self.locked(|store| store.quarantine(&file, &why))?;
+                return Err(StoreError::Damaged { file, why });
+            }
+            found => found?,
+        };
         let mut lock = self.lock(&path)?;
         if found.root != layout.root() {
             return Err(StoreError::OtherIdentity { name: name.into() });

@@ -1,7 +1,7 @@
 //! Saving: rows are copied out at the boundary, then written and made known in the background.
 use super::disk::Disk;
 use super::error::{At, StoreError};
-use super::index::{Node, Record};
+use super::index::{Gone, Node, Record};
 use super::key::{Chain, Key};
 use super::sealed::{self, Header, Kind};
 use super::{Layout, StateRows, Store};
@@ -80,7 +80,8 @@ impl Store {
         let mut file = self.file();
         file.refresh(self.disk())?;
         let mut pending = self.pending.lock().expect("no panic while locked");
-        let known = file.index.node(&key).filter(|n| n.end == end).cloned();
+        // A boundary above a lost one cannot be reached: it is saved anew, with other rows.
+        let known = file.index.path(&key).and_then(|mut path| path.pop());
         if pending.contains(&key) || known.as_ref().is_some_and(|n| n.edge > 0) {
             file.log(Record::Used(key, self.disk.now()));
             return Ok(None);
@@ -128,7 +129,7 @@ impl Store {
     pub fn commit(&self, capture: &Capture) -> Result<Saved, StoreError> {
         let edge = &capture.edge.0;
         self.locked(|store| {
-            let known = store.file().index.node(&edge.key).cloned();
+            let known = store.stored(&edge.key)?;
             if known.as_ref().is_some_and(|n| n.edge > 0) {
                 return Ok(Saved { position: edge.end, bytes: 0 });
             }
@@ -149,6 +150,18 @@ impl Store {
             store.file().log(Record::Put(node));
             Ok(Saved { position: edge.end, bytes })
         })
+    }
+
+    /// The boundary `key` if it can be reached. One above a lost boundary is forgotten, for its files
+    /// are about to be replaced by others and the index may not promise the old ones.
+    pub(crate) fn stored(&self, key: &Key) -> Result<Option<Node>, StoreError> {
+        let mut file = self.file();
+        let found = file.index.path(key).and_then(|mut path| path.pop());
+        if found.is_none() && file.index.node(key).is_some() {
+            file.log(Record::Drop(*key, Gone::Missing));
+            file.flush(self.disk())?;
+        }
+        Ok(found)
     }
 
     /// Writes sealed files beside, then gives them their names, durably.
