@@ -40,7 +40,6 @@ fn spawn(folder: &Path, task: &str, number: u64) -> Child {
         .args(["--exact", "child", "--nocapture"])
         .env(CHILD, format!("{} {task} {number}", folder.display()))
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
         .spawn()
         .unwrap()
 }
@@ -151,14 +150,16 @@ fn branches(folder: &Path, number: u64) {
         tokens.extend(text(rng.below(3) + 50, 1 + rng.below(60) as usize));
         let (mut session, restored) = Session::restore(&store, &tokens);
         tokens[restored.tokens as usize..].iter().for_each(|t| session.advance(*t));
-        session.save(&store).unwrap();
-        saves += 1;
+        match session.save(&store) {
+            Ok(_) => saves += 1,
+            // The other process evicted it between capture and commit.
+            Err(StoreError::ParentGone { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
         assert!(store.bytes() <= 150_000);
     }
-    let warnings = store.take_warnings();
-    // A file that the other process evicts between look-up and reading is a miss.
-    assert!(warnings.iter().all(|w| w.contains("No such file")), "{warnings:?}");
-    assert!(saves > 20, "{saves}");
+    assert_eq!(store.take_warnings(), Vec::<String>::new());
+    assert!(saves > 5, "{saves}");
 }
 
 #[test]

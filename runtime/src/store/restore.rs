@@ -121,6 +121,7 @@ impl Store {
                     let reason = self.reason(&chain, last.end, last.key, !unusable.is_empty());
                     return Restored { tokens: last.end, of: chain.len(), reason, logits };
                 }
+                Err((at, kind, _)) if self.evicted(&path[at], kind) => {}
                 Err((at, kind, error)) => {
                     self.warn(error.to_string());
                     self.put_aside(layout, &chain, &path[at], kind);
@@ -149,6 +150,14 @@ impl Store {
         file.index.prefixes(chain).find_map(kept)
     }
 
+    /// Whether the index has forgotten this file since it was looked up.
+    fn evicted(&self, node: &Node, kind: Kind) -> bool {
+        let mut file = self.file();
+        // An index that cannot be read tells nothing new.
+        drop(file.refresh(self.disk()));
+        file.index.node(&node.key).is_none_or(|n| kind == Kind::Edge && n.edge == 0)
+    }
+
     fn read_path(
         &self,
         layout: &Layout,
@@ -174,6 +183,7 @@ impl Store {
         let mut reader = Reader::open(self.disk(), &path)?;
         let span = node.start..node.end;
         expect(node, Kind::Rows, layout.rows_bytes(&span), &reader.header).map_err(|w| damaged(&path, w))?;
+        reader.will_read();
         let mut bytes = Vec::new();
         reader.take(4 * (span.end - span.start) as usize, &mut bytes)?;
         let own = &chain.tokens()[span.start as usize..span.end as usize];
@@ -193,6 +203,7 @@ impl Store {
         let mut reader = Reader::open(self.disk(), &path)?;
         expect(node, Kind::Edge, layout.edge_bytes(node.end), &reader.header)
             .map_err(|w| damaged(&path, w))?;
+        reader.will_read();
         let mut bytes = Vec::new();
         reader.take(4 * layout.logits() as usize, &mut bytes)?;
         let logits = tokens(&bytes).map(f32::from_bits).collect();

@@ -159,6 +159,11 @@ impl Reader {
         Ok(Reader { header, path: path.to_path_buf(), file, base, next: 0, chunk: Vec::new(), used: 0 })
     }
 
+    /// Lets the disk work ahead while this process checks and copies.
+    pub(crate) fn will_read(&self) {
+        self.file.will_read();
+    }
+
     /// Gives the file back, to read the next part.
     pub(crate) fn into_file(self) -> Box<dyn DiskFile> {
         self.file
