@@ -29,8 +29,6 @@ pub trait DiskFile: Send + Sync {
     fn len(&self) -> io::Result<u64>;
     /// Cuts the file to `len` bytes.
     fn truncate(&self, len: u64) -> io::Result<()>;
-    /// Says that the whole file will be read soon; only speed depends on it.
-    fn will_read(&self) {}
     /// Whether the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
         self.len().map(|n| n == 0)
@@ -188,14 +186,6 @@ impl DiskFile for File {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.set_len(len)
-    }
-
-    #[cfg(target_os = "linux")]
-    fn will_read(&self) {
-        use std::os::fd::AsRawFd;
-        // SAFETY: advises on a descriptor that is open; touches no memory of ours. A refusal
-        // changes nothing.
-        unsafe { libc::posix_fadvise(self.as_raw_fd(), 0, 0, libc::POSIX_FADV_WILLNEED) };
     }
 }
 

@@ -10,8 +10,6 @@ use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 
-/// Bytes given to the session at a time.
-const BATCH: usize = 1 << 20;
 /// Stored continuations that are compared with the request to explain a miss.
 const COMPARED: usize = 4;
 
@@ -183,7 +181,6 @@ impl Store {
         let mut reader = Reader::open(self.disk(), &path)?;
         let span = node.start..node.end;
         expect(node, Kind::Rows, layout.rows_bytes(&span), &reader.header).map_err(|w| damaged(&path, w))?;
-        reader.will_read();
         let mut bytes = Vec::new();
         reader.take(4 * (span.end - span.start) as usize, &mut bytes)?;
         let own = &chain.tokens()[span.start as usize..span.end as usize];
@@ -203,7 +200,6 @@ impl Store {
         let mut reader = Reader::open(self.disk(), &path)?;
         expect(node, Kind::Edge, layout.edge_bytes(node.end), &reader.header)
             .map_err(|w| damaged(&path, w))?;
-        reader.will_read();
         let mut bytes = Vec::new();
         reader.take(4 * layout.logits() as usize, &mut bytes)?;
         let logits = tokens(&bytes).map(f32::from_bits).collect();
@@ -281,15 +277,13 @@ fn read_sections(
     sections: &[Section],
     state: &mut dyn StateRows,
 ) -> Result<(), StoreError> {
-    let mut bytes = Vec::new();
-    for section in sections {
-        let batch = (BATCH / section.stored_row().max(1)).max(1) as u64;
-        let mut at = section.rows.start;
+    for section in sections.iter().filter(|s| s.bytes() > 0) {
+        let (row, mut at) = (section.stored_row(), section.rows.start);
         while at < section.rows.end {
-            let rows = at..section.rows.end.min(at + batch);
-            reader.take((rows.end - rows.start) as usize * section.stored_row(), &mut bytes)?;
-            section.write(rows.clone(), &bytes, state);
+            let bytes = reader.rows(row, section.rows.end - at)?;
+            let rows = at..at + (bytes.len() / row) as u64;
             at = rows.end;
+            section.write(rows, bytes, state);
         }
     }
     Ok(())

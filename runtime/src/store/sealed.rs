@@ -1,5 +1,5 @@
 //! Sealed files: written once, in one pass, then only read. A header says what the file is; chunks
-//! of at most 1 MiB carry a checksum each. Nothing is given to the caller before its checksum held.
+//! of at most 256 KiB carry a checksum each. Nothing is given to the caller before its checksum held.
 use super::bytes::{Put, Take};
 use super::disk::{Disk, DiskFile, How};
 use super::error::{At, StoreError, damaged};
@@ -10,7 +10,7 @@ use twox_hash::XxHash3_64;
 /// Bytes of the header.
 pub const HEADER: u64 = 192;
 /// Payload bytes of a chunk; the last one of a file is shorter.
-pub const CHUNK: u64 = 1 << 20;
+pub const CHUNK: u64 = 1 << 18;
 const MAGIC: [u8; 8] = *b"\x89ds4kv\r\n";
 const VERSION: u32 = 1;
 const SUM: usize = 8;
@@ -137,6 +137,7 @@ pub(crate) struct Reader {
     next: u64,
     chunk: Vec<u8>,
     used: usize,
+    across: Vec<u8>,
 }
 
 impl Reader {
@@ -156,12 +157,8 @@ impl Reader {
         let mut head = [0; HEADER as usize];
         let n = file.read_at(&mut head, base).at(path)?;
         let header = Header::parse(&head[..n]).map_err(|why| damaged(path, why))?;
-        Ok(Reader { header, path: path.to_path_buf(), file, base, next: 0, chunk: Vec::new(), used: 0 })
-    }
-
-    /// Lets the disk work ahead while this process checks and copies.
-    pub(crate) fn will_read(&self) {
-        self.file.will_read();
+        let (chunk, across) = (Vec::new(), Vec::new());
+        Ok(Reader { header, path: path.to_path_buf(), file, base, next: 0, chunk, used: 0, across })
     }
 
     /// Gives the file back, to read the next part.
@@ -181,6 +178,24 @@ impl Reader {
             self.used = end;
         }
         Ok(())
+    }
+
+    /// The next rows of the body: at least one and at most `most` of `row` bytes each, as they lie
+    /// in the chunk; only a row that lies across two chunks is put together first.
+    pub(crate) fn rows(&mut self, row: usize, most: u64) -> Result<&[u8], StoreError> {
+        if self.used == self.chunk.len() && !self.load()? {
+            return Err(damaged(&self.path, "body ends before its last row"));
+        }
+        let whole = ((self.chunk.len() - self.used) / row) as u64;
+        if whole == 0 {
+            let mut across = std::mem::take(&mut self.across);
+            self.take(row, &mut across)?;
+            self.across = across;
+            return Ok(&self.across);
+        }
+        let start = self.used;
+        self.used += whole.min(most) as usize * row;
+        Ok(&self.chunk[start..self.used])
     }
 
     /// Checks what has not been read yet.
