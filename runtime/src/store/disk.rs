@@ -60,7 +60,7 @@ pub trait Disk: Send + Sync {
     fn private_dir(&self, folder: &Path) -> io::Result<Result<(), String>>;
     /// Returns when the names in the folder are on the disk.
     fn sync_dir(&self, folder: &Path) -> io::Result<()>;
-    /// Locks a file, creating it if absent; `None` if somebody has it, this process included.
+    /// Locks a file that exists; `None` if somebody has it, this process included.
     fn try_lock(&self, path: &Path) -> io::Result<Option<Lock>>;
     /// Milliseconds since 1970.
     fn now(&self) -> u64;
@@ -112,11 +112,7 @@ impl Disk for RealDisk {
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Lock>> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(path)?;
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock::new(file))),
             Err(TryLockError::WouldBlock) => Ok(None),

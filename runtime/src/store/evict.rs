@@ -83,8 +83,8 @@ impl Store {
     fn keep_open_sessions(&self, keep: &mut HashSet<Key>) -> Result<(), StoreError> {
         for name in self.session_names()? {
             let path = self.session_path(&name);
-            if self.disk.try_lock(&path).at(&path)?.is_some() {
-                continue;
+            if !matches!(self.disk.try_lock(&path), Ok(None)) {
+                continue; // Nobody has it open, or it was removed meanwhile.
             }
             let Ok(SessionFile { root, tokens, .. }) = self.session(&name) else { continue };
             let file = self.file();
@@ -114,7 +114,7 @@ fn worth(index: &Index, node: &Node, now: u64) -> f64 {
 /// Seconds that this boundary saves: from the nearest kept one below it, or from zero.
 fn seconds(index: &Index, node: &Node) -> f64 {
     let mut saved = 0.0;
-    if node.edge == 0 || index.path(&node.key).is_none() {
+    if node.edge == 0 || index.walk(&node.key).is_none() {
         return saved; // It cannot be restored.
     }
     let mut at = Some(node);

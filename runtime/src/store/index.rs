@@ -226,20 +226,23 @@ impl Index {
 
     /// The boundaries from the first to `key`, `None` if one of them is missing.
     pub(crate) fn path(&self, key: &Key) -> Option<Vec<Node>> {
-        let mut path: Vec<Node> = Vec::new();
-        let mut next = *key;
+        self.walk(key).map(|path| path.into_iter().rev().cloned().collect())
+    }
+
+    /// The boundaries from `key` to the first, `None` if one of them is missing.
+    pub(crate) fn walk(&self, key: &Key) -> Option<Vec<&Node>> {
+        let mut path: Vec<&Node> = Vec::new();
+        let mut next = key;
         loop {
-            let node = self.nodes.get(&next)?;
-            let joins = path.last().is_none_or(|child| child.start == node.end && child.root == node.root);
-            if !joins {
+            let node = self.nodes.get(next)?;
+            if path.last().is_some_and(|child| (child.start, child.root) != (node.end, node.root)) {
                 return None; // Positions fall strictly, so a hostile cycle ends here too.
             }
-            path.push(node.clone());
+            path.push(node);
             if node.start == 0 {
-                path.reverse();
                 return (node.parent == node.root).then_some(path);
             }
-            next = node.parent;
+            next = &node.parent;
         }
     }
 

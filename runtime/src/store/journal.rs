@@ -112,12 +112,11 @@ impl Store {
     /// Starts a session called `name` with `first` as its tokens, durably: a new one, or a fork.
     pub fn create_session(&self, layout: &Layout, name: &str, first: &[u32]) -> Result<Journal, StoreError> {
         let path = self.named(name)?;
-        // The lock of the folder orders this against others that make the same name.
-        self.locked(|store| {
-            if store.session_names()?.iter().any(|n| n == name) {
-                return Err(StoreError::Exists { name: name.into() });
+        self.write_session(layout.root(), first, &path, |store| {
+            match store.session_names()?.contains(&name.into()) {
+                true => Err(StoreError::Exists { name: name.into() }),
+                false => Ok(()),
             }
-            store.write_session(layout.root(), first, &path)
         })?;
         self.open_session(layout, name).map(|(journal, _)| journal)
     }
@@ -128,26 +127,20 @@ impl Store {
     /// that is nothing, the damage is the error and the name is free again.
     pub fn open_session(&self, layout: &Layout, name: &str) -> Result<(Journal, Vec<u32>), StoreError> {
         let path = self.named(name)?;
-        let mut found = match self.session(name) {
-            Err(StoreError::Damaged { file, why }) => {
-                self.locked(|store| store.quarantine(&file, &why))?;
-                return Err(StoreError::Damaged { file, why });
-            }
-            found => found?,
-        };
-        let mut lock = self.lock(&path)?;
-        if found.root != layout.root() {
+        let lock = self.lock(&path).map_err(|error| no_session(error, name))?;
+        let found = read(self.disk(), &path);
+        if let Err(StoreError::Damaged { why, .. }) = &found {
+            self.quarantine(&path, why)?;
+        }
+        let (header, session, end) = found?;
+        if session.root != layout.root() {
             return Err(StoreError::OtherIdentity { name: name.into() });
         }
-        if let Some(why) = found.damaged.take() {
-            self.locked(|store| {
-                store.quarantine(&path, &why)?;
-                store.write_session(found.root, &found.tokens, &path)
-            })?;
-            lock = self.lock(&path)?;
+        if let Some(why) = session.damaged {
+            self.quarantine(&path, &why)?;
+            self.write_session(session.root, &session.tokens, &path, |_| Ok(()))?;
+            return self.open_session(layout, name);
         }
-        // Read again now that nobody else appends.
-        let (header, session, end) = read(self.disk(), &path)?;
         let file = self.disk.open(&path, How::Write).at(&path)?;
         file.truncate(end).and_then(|()| file.sync()).at(&path)?;
         let tail = Arc::new(Tail { path, file, header, written: Mutex::new((end, end)) });
@@ -161,12 +154,8 @@ impl Store {
     /// What a session's journal says now, whoever has it open.
     pub fn session(&self, name: &str) -> Result<SessionFile, StoreError> {
         let path = self.named(name)?;
-        match read(self.disk(), &path) {
-            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                Err(StoreError::NotFound { what: format!("session {name}") })
-            }
-            found => found.map(|(_, session, _)| session),
-        }
+        let found = read(self.disk(), &path).map_err(|error| no_session(error, name));
+        found.map(|(_, session, _)| session)
     }
 
     /// The names of all sessions, sorted.
@@ -182,8 +171,7 @@ impl Store {
     /// Removes a session's journal. Its snapshots stay until they are evicted.
     pub fn remove_session(&self, name: &str) -> Result<(), StoreError> {
         let path = self.named(name)?;
-        self.session(name)?;
-        let _lock = self.lock(&path)?;
+        let _lock = self.lock(&path).map_err(|error| no_session(error, name))?;
         self.disk.remove(&path).at(&path)?;
         let folder = self.folder.join("sessions");
         self.disk.sync_dir(&folder).at(&folder)
@@ -195,7 +183,8 @@ impl Store {
             let open = self.journals.lock().expect("no panic while locked");
             open.iter().filter_map(Weak::upgrade).collect()
         };
-        open.iter().try_for_each(|tail| tail.sync())
+        let results: Vec<_> = open.iter().map(|tail| tail.sync()).collect();
+        results.into_iter().collect()
     }
 
     pub(crate) fn session_path(&self, name: &str) -> PathBuf {
@@ -208,8 +197,17 @@ impl Store {
         if good { Ok(self.session_path(name)) } else { Err(StoreError::Name { name: name.into() }) }
     }
 
-    /// Writes a journal beside and gives it its name, durably. The caller holds the lock.
-    fn write_session(&self, root: Key, first: &[u32], path: &Path) -> Result<(), StoreError> {
+    /// Writes a journal beside and, if `allowed` says so, gives it its name, durably.
+    ///
+    /// Waits for no save: the lock of the file beside keeps others from making the same name and
+    /// a sweep from taking it for what a dead process left.
+    fn write_session(
+        &self,
+        root: Key,
+        first: &[u32],
+        path: &Path,
+        allowed: impl FnOnce(&Store) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let header = LogHeader { kind: LogKind::Journal, id: root, created: self.disk.now() };
         let mut bytes = header.encode();
         for part in first.chunks(FRAME_MAX / 4) {
@@ -219,14 +217,26 @@ impl Store {
             bytes.extend(header.frame(at, LOG_HEADER as u64, TOKENS, &payload));
         }
         let temp = path.with_added_extension("tmp");
-        let file = self.disk.open(&temp, How::Fresh).at(&temp)?;
-        let done = file.write_at(&bytes, 0).and_then(|()| file.sync()).at(&temp);
-        let folder = self.folder.join("sessions");
-        let done = done.and_then(|()| publish(self.disk(), &[(temp.clone(), path.to_path_buf())], &folder));
+        let file = self.disk.open(&temp, How::Write).at(&temp)?;
+        let _lock = self.lock(&temp)?;
+        let done = allowed(self).and_then(|()| {
+            file.truncate(0).and_then(|()| file.write_at(&bytes, 0)).and_then(|()| file.sync()).at(&temp)?;
+            publish(self.disk(), &[(temp.clone(), path.to_path_buf())], &self.folder.join("sessions"))
+        });
         if done.is_err() {
             drop(self.disk.remove(&temp));
         }
         done
+    }
+}
+
+/// Names the session instead of the file that is not there.
+fn no_session(error: StoreError, name: &str) -> StoreError {
+    match error {
+        StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            StoreError::NotFound { what: format!("session {name}") }
+        }
+        error => error,
     }
 }
 

@@ -91,6 +91,8 @@ impl Store {
             let found = disk.private_dir(&folder).at(&folder)?;
             found.map_err(|got| StoreError::NotPrivate { folder, got })?;
         }
+        let lock = folder.join("lock");
+        disk.open(&lock, How::Write).at(&lock)?;
         let store = Store {
             file: Mutex::new(IndexFile::new(folder.join("index"))),
             folder: folder.to_path_buf(),

@@ -17,7 +17,10 @@ impl Store {
             let folder = self.folder.join(part);
             for name in self.disk.names(&folder).at(&folder)?.iter().filter(|n| n.ends_with(".tmp")) {
                 let path = folder.join(name);
-                self.disk.remove(&path).at(&path)?;
+                // A session being made right now is locked; all else belongs to the lock's holder.
+                if self.disk.try_lock(&path).at(&path)?.is_some() {
+                    self.disk.remove(&path).at(&path)?;
+                }
             }
         }
         let folder = self.folder.join("nodes");
@@ -126,9 +129,15 @@ impl Store {
         })
     }
 
-    /// Sweeps, evicts down to `budget` bytes and compacts the index; returns the bytes freed.
+    /// Removes what was put aside before, sweeps, evicts down to `budget` bytes and compacts the
+    /// index; returns the bytes of snapshots freed.
     pub fn gc(&self, budget: u64) -> Result<u64, StoreError> {
         let before = self.bytes();
+        let aside = self.folder.join("quarantine");
+        for name in self.disk.names(&aside).at(&aside)? {
+            let path = aside.join(name);
+            self.disk.remove(&path).at(&path)?;
+        }
         self.locked(|store| {
             store.sweep()?;
             let excess = store.options.budget.saturating_sub(budget);

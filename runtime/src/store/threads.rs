@@ -45,6 +45,8 @@ impl Writer {
                 }
                 drop(done.send(result)); // Nobody has to wait for it.
             }
+            // When entries were last used is written too; without it eviction knows a little less.
+            drop(saver.locked(|_| Ok(())));
         };
         let sync = move || {
             while ended.recv_timeout(SYNC_EVERY) == Err(RecvTimeoutError::Timeout) {

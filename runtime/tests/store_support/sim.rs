@@ -299,10 +299,7 @@ impl Disk for Sim {
     fn try_lock(&self, path: &Path) -> Result<Option<Lock>> {
         let mut world = self.world();
         world.whole_call()?;
-        let inode = match world.inode(path) {
-            Ok(inode) => inode,
-            Err(_) => world.create(path),
-        };
+        let inode = world.inode(path)?;
         Ok(world.locks.insert(inode).then(|| Lock::new(Held(self.clone(), inode))))
     }
 
