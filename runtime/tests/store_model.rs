@@ -1,7 +1,7 @@
 //! Restoring equals recomputing: random histories against sessions computed from nothing.
 mod store_support;
 
-use ds4_runtime::store::{Reason, Store};
+use ds4_runtime::store::{Boundary, Reason, Store, StoreError};
 use store_support::sim::Sim;
 use store_support::{Rng, Session, layout, open, text};
 
@@ -138,4 +138,63 @@ fn random_histories() {
 fn store_bytes(sim: &Sim) -> u64 {
     let nodes = sim.paths().into_iter().filter(|p| p.parent().unwrap().ends_with("nodes"));
     nodes.map(|p| sim.bytes(&p).len() as u64).sum()
+}
+
+/// Saves the first `n` tokens of story `seed`, each of which took `seconds`.
+fn costly(store: &Store, seed: u64, n: usize, seconds: f32) {
+    let session = Session::of(&text(seed, n));
+    let (tokens, logits) = (&session.tokens[..], &session.logits()[..]);
+    let boundary = Boundary { tokens, logits, seconds_per_token: seconds };
+    store.commit(&store.capture(&layout(), boundary, &session).unwrap().unwrap()).unwrap();
+}
+
+/// Positions of the kept boundaries of story `seed`.
+fn kept(store: &Store, seed: u64) -> Vec<u64> {
+    let tokens = text(seed, 1000);
+    let lengths = (1..=1000).filter(|n| store.find(&layout(), &tokens[..*n]) == *n as u64);
+    lengths.map(|n| n as u64).collect()
+}
+
+#[test]
+fn what_saves_the_fewest_seconds_per_byte_goes_first() {
+    let sim = Sim::default();
+    let store = open(sim.clone(), NO_LIMIT).unwrap();
+    costly(&store, 1, 256, 0.01);
+    costly(&store, 2, 256, 0.03);
+    costly(&store, 3, 256, 0.02);
+    // A short step above a kept boundary saves little, however dear its tokens.
+    costly(&store, 2, 260, 0.03);
+    let mut order = Vec::new();
+    while store.bytes() > 0 {
+        let before: Vec<Vec<u64>> = (1..4).map(|s| kept(&store, s)).collect();
+        store.gc(store.bytes() - 1).unwrap();
+        for seed in 1..4 {
+            let now = kept(&store, seed);
+            order.extend(before[seed as usize - 1].iter().filter(|p| !now.contains(p)).map(|p| (seed, *p)));
+        }
+    }
+    assert_eq!(order, [(2, 260), (1, 256), (3, 256), (2, 256)]);
+
+    // Ten days of disuse outweigh a factor of three.
+    costly(&store, 2, 256, 0.03);
+    sim.wait(10 * 24 * 3600 * 1000);
+    costly(&store, 1, 256, 0.01);
+    store.gc(store.bytes() - 1).unwrap();
+    assert_eq!((kept(&store, 1), kept(&store, 2)), (vec![256], vec![]));
+}
+
+#[test]
+fn the_budget_never_costs_the_session_that_is_saved() {
+    let store = open(Sim::default(), 40_000).unwrap();
+    costly(&store, 8, 200, 0.01);
+    let dear = store.bytes();
+    // Cheap, and still not given up for the dear one while it is being saved.
+    for n in [64, 128, 192] {
+        costly(&store, 9, n, 0.0);
+        assert_eq!(kept(&store, 9).last(), Some(&(n as u64)));
+    }
+    assert!(dear < 40_000 && store.bytes() <= 40_000);
+    let session = Session::of(&text(9, 1000));
+    let saved = session.save(&open(Sim::default(), 10_000).unwrap());
+    assert!(matches!(saved, Err(StoreError::Budget { budget: 10_000, .. })));
 }
