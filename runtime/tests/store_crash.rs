@@ -227,4 +227,8 @@ fn shown_tokens_reach_the_disk_within_five_seconds() {
     assert!((0..20).any(|seed| kept(seed) != [1, 2, 3]), "nothing was synced yet");
     std::thread::sleep(Duration::from_secs(4));
     assert!((0..20).all(|seed| kept(seed) == [1, 2, 3]));
+    // And at once when the session is closed.
+    journal.append(&[4]).unwrap();
+    drop(journal);
+    assert!((0..20).all(|seed| kept(seed) == [1, 2, 3, 4]));
 }

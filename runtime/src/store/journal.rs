@@ -108,6 +108,12 @@ impl Journal {
     }
 }
 
+impl Drop for Journal {
+    fn drop(&mut self) {
+        drop(self.sync()); // Nobody else would do it from here on.
+    }
+}
+
 impl Store {
     /// Starts a session called `name` with `first` as its tokens, durably: a new one, or a fork.
     pub fn create_session(&self, layout: &Layout, name: &str, first: &[u32]) -> Result<Journal, StoreError> {
