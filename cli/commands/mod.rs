@@ -3,6 +3,7 @@ pub mod chat;
 pub mod compile;
 pub mod diff;
 pub mod inspect;
+pub mod kv;
 pub mod logits;
 pub mod run;
 pub mod synth;
