@@ -182,6 +182,28 @@ impl Func {
         launches
     }
 
+    /// The launches by what may run at once: consecutive launches of which none reads what another
+    /// one of them computes, and none touches a state version that another one consumes.
+    pub fn waves(&self) -> Vec<Vec<Vec<Value>>> {
+        let mut waves: Vec<Vec<Vec<Value>>> = Vec::new();
+        for launch in self.launches() {
+            match waves.last_mut() {
+                Some(wave) if wave.iter().all(|other| self.independent(other, &launch)) => wave.push(launch),
+                _ => waves.push(vec![launch]),
+            }
+        }
+        waves
+    }
+
+    fn independent(&self, first: &[Value], second: &[Value]) -> bool {
+        let nodes =
+            |launch: &[Value]| -> Vec<&Node> { launch.iter().filter_map(|v| self.node(*v)).collect() };
+        let (before, after) = (nodes(first), nodes(second));
+        let reads = |v: Value| after.iter().any(|n| n.values().any(|a| self.storage_of(a) == v));
+        let consumed = |v: Value| after.iter().any(|n| n.consumes() == Some(v));
+        !first.iter().any(|v| reads(*v)) && !before.iter().any(|n| n.values().any(consumed))
+    }
+
     fn add(&mut self, name: String, ty: Type, node: Option<Node>) -> Value {
         let group = self.open.then_some(self.groups).filter(|_| node.is_some());
         self.values.push(ValueData { name, ty, node, group });

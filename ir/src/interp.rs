@@ -220,6 +220,11 @@ impl<'m, F: Real> Interp<'m, F> {
             Arg::Lit(lit) => Operand::Lit(lit),
         });
         let operands: Vec<Operand<'_, F>> = operands.collect();
-        F::eval_of(node.op)(&mut Frame { operands: &operands, out: place.out, bind: place.bind });
+        F::eval_of(node.op)(&mut Frame {
+            operands: &operands,
+            out: place.out,
+            bind: place.bind,
+            scratch: &mut [],
+        });
     }
 }

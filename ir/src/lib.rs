@@ -24,7 +24,7 @@ pub use func::{Arg, Func, Lit, Node, Value, Weight};
 pub use interp::{Buffer, Computed, Interp, WeightSource};
 pub use module::{Class, Module};
 pub use ops::{Op, op};
-pub use parse::{ParseError, parse_funcs, parse_module};
+pub use parse::{ParseError, parse_funcs, parse_module, parse_tensor_type};
 pub use real::Real;
 pub use scalar::{E4M3_GROUP, FP4_GROUP, FP8_BLOCK, IDX4_GROUP, KV8_GROUP, Scalar};
 pub use table::{Layout, Part, Role, WeightEntry, WeightTable};

@@ -315,6 +315,9 @@ pub struct Frame<'a, F> {
     pub out: Out<'a, F>,
     /// The step that runs.
     pub bind: &'a Bind,
+    /// Memory that the plan gives the kernel for this launch; holds anything. Empty where nothing
+    /// is planned, as in the interpreter.
+    pub scratch: &'a mut [u8],
 }
 
 impl<'a, F: Real> Frame<'a, F> {

@@ -6,9 +6,10 @@
 mod folder;
 mod resolve;
 
+use crate::gguf::{self, GgufVocab};
 use crate::{Config, Container, Error, Result, StoredTensor, Tensor, mtp_tensors, tensors};
 use ds4_ir::{WeightEntry, WeightTable};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Where a model's tokenizer is.
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 pub enum Words {
     /// A `tokenizer.json`.
     TokenizerJson(PathBuf),
+    /// The vocabulary of a GGUF.
+    Gguf(GgufVocab),
     /// There is none: the model runs on token ids.
     None,
 }
@@ -44,20 +47,35 @@ struct Contents {
     words: Words,
 }
 
+impl From<gguf::Model> for Contents {
+    fn from(model: gguf::Model) -> Contents {
+        Contents {
+            config: model.config,
+            container: Container::Gguf,
+            files: model.files,
+            stored: model.tensors,
+            words: model.vocab.map_or(Words::None, Words::Gguf),
+        }
+    }
+}
+
 impl Checkpoint {
-    /// Opens a Hugging Face folder: `config.json` with `model.safetensors`, or with shards and
-    /// their `model.safetensors.index.json`.
+    /// Opens a Hugging Face folder (`config.json` with `model.safetensors`, or with shards and
+    /// their `model.safetensors.index.json`) or a GGUF (one file, or any file of a split one).
     ///
     /// # Errors
     /// Files that cannot be read, break their format, or describe a model that ds4 does not
     /// compute. Missing and misshapen tensors are found by [`Checkpoint::weight`].
     pub fn open(path: &Path) -> Result<Checkpoint> {
         let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
-        if !metadata.is_dir() {
-            let why = "expected a folder with config.json and safetensors files".to_owned();
-            return Err(Error::Unsupported { thing: path.display().to_string(), why });
-        }
-        let contents = folder::read(path)?;
+        let contents = match path.file_name().and_then(|n| n.to_str()) {
+            _ if metadata.is_dir() => folder::read(path)?,
+            Some(name) if name == "config.json" || name.ends_with(".safetensors") => {
+                let why = "expected the folder that this file lies in".to_owned();
+                return Err(Error::Unsupported { thing: path.display().to_string(), why });
+            }
+            _ => Contents::from(gguf::open(path)?),
+        };
         Ok(Checkpoint::new(path, contents))
     }
 
@@ -153,6 +171,19 @@ impl Checkpoint {
         entries.extend(self.mtp_weights()?);
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(WeightTable { files, entries })
+    }
+
+    /// Names of stored tensors that no weight of a table uses, sorted: those of parts that ds4 does
+    /// not compute, or misspelled ones.
+    pub fn unused(&self, table: &WeightTable) -> Vec<&str> {
+        let parts = table.entries.iter().flat_map(|e| &e.parts);
+        let starts = |p: &ds4_ir::Part| {
+            let (file, offset, stride) = (p.file, p.offset, p.stride);
+            (0..u64::from(p.count)).map(move |i| (file, offset + i * stride))
+        };
+        let used: BTreeSet<(u32, u64)> = parts.flat_map(starts).collect();
+        let unused = |(_, (file, t)): &(&String, &(u32, StoredTensor))| !used.contains(&(*file, t.offset));
+        self.stored.iter().filter(unused).map(|(name, _)| name.as_str()).collect()
     }
 
     fn sorted(&self, mut wanted: Vec<Tensor>) -> Result<Vec<WeightEntry>> {

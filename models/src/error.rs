@@ -1,5 +1,6 @@
 //! Everything that can be wrong with a model that a person hands us.
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -132,4 +133,15 @@ pub(crate) fn clip(text: impl fmt::Display) -> String {
 pub(crate) fn shape_text<T: fmt::Display>(shape: &[T]) -> String {
     let dims: Vec<String> = shape.iter().map(T::to_string).collect();
     format!("[{}]", dims.join(", "))
+}
+
+/// Opens a regular file and tells its length. Anything else could block or never end.
+pub(crate) fn open_file(path: &Path) -> Result<(File, u64)> {
+    let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
+    if !metadata.is_file() {
+        return Err(Error::damaged(path, "file", "a regular file", "something else"));
+    }
+    let file = File::open(path).map_err(Error::io(path))?;
+    let bytes = file.metadata().map_err(Error::io(path))?.len();
+    Ok((file, bytes))
 }

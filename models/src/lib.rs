@@ -1,4 +1,4 @@
-//! DeepSeek V4 as ds4 sees it: configuration, tensor names, weight files.
+//! DeepSeek V4 as ds4 sees it: configuration, graphs, tensor names, weight files, tokenizer.
 //!
 //! The crate reads configurations and file headers and says where each weight of a model lies; it
 //! runs nothing and never reads the weights themselves.
@@ -9,11 +9,14 @@
 mod checkpoint;
 mod config;
 mod error;
-pub mod graph;
 mod names;
 mod stored;
 
+pub mod gguf;
+pub mod graph;
 pub mod safetensors;
+pub mod synth;
+pub mod tokenizer;
 
 pub use checkpoint::{Checkpoint, Words};
 pub use config::{Config, Yarn, limits};

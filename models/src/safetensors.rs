@@ -4,12 +4,12 @@
 //! tensors with offsets from the start of the file. It reads the header only, and nothing of a
 //! header is believed before it is checked: each range lies inside the file, ranges do not
 //! overlap, and a range is as long as shape and type demand.
+use crate::error::open_file;
 use crate::{Error, Result, StoredTensor, StoredType};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -25,8 +25,7 @@ pub const RANK_MAX: usize = 8;
 /// # Errors
 /// [`Error::Io`], or [`Error::Damaged`] naming the header or the tensor.
 pub fn read_header(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let file_bytes = file.metadata().map_err(Error::io(path))?.len();
+    let (mut file, file_bytes) = open_file(path)?;
     let mut length = [0; 8];
     if file_bytes < 8 {
         return Err(Error::damaged(path, "file", "at least 8 bytes", format!("{file_bytes} bytes")));

@@ -26,6 +26,7 @@ fn every_byte_of_a_fixture_belongs_to_one_weight() {
         let mut stored: Vec<_> = header.values().map(|t| (t.offset, t.bytes)).collect();
         stored.sort();
         assert_eq!(used, stored, "{name}");
+        assert!(checkpoint.unused(&table).is_empty());
     }
 }
 
@@ -262,4 +263,58 @@ fn missing_misshapen_and_ill_typed_tensors_are_named() {
     let checkpoint = Checkpoint::open(&folder).unwrap();
     let error = checkpoint.weight("blk.0.attn_q").unwrap_err().to_string();
     assert_eq!(error, "blk.0.attn_q: expected a weight of this model, got an unknown name");
+}
+
+#[test]
+fn tensors_that_no_weight_uses_are_told() {
+    let folder = fixture("flash-bf16");
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    let mut tensors = read_raw(&folder.join("model.safetensors"));
+    tensors[3].name = "layers.0.something.weight".into();
+    let renamed = read_raw(&folder.join("model.safetensors")).swap_remove(3);
+    tensors.push(renamed);
+    let scratch = scratch("unused");
+    write_folder(&scratch, &config, &tensors);
+    let checkpoint = Checkpoint::open(&scratch).unwrap();
+    assert_eq!(checkpoint.unused(&checkpoint.table().unwrap()), ["layers.0.something.weight"]);
+}
+
+#[test]
+fn folders_that_hold_no_model_are_refused() {
+    let folder = scratch("no-model");
+    let refused = |expected: &str| {
+        let error = Checkpoint::open(&folder).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}\nexpected {expected}");
+    };
+    refused("config.json: No such file");
+    fs::write(folder.join("config.json"), vec![b' '; (1 << 20) + 1]).unwrap();
+    refused("config.json: file: expected at most 1048576 bytes, got more");
+    fs::write(folder.join("config.json"), [0xff, 0xfe]).unwrap();
+    refused("config.json: file: expected UTF-8");
+    fs::write(folder.join("config.json"), "").unwrap();
+    refused("config.json: expected JSON, got EOF");
+    fs::copy(fixture("flash-bf16").join("config.json"), folder.join("config.json")).unwrap();
+    refused("model.safetensors.index.json: No such file");
+    let index = folder.join("model.safetensors.index.json");
+    for (text, expected) in [
+        ("", "index: expected a weight_map, got EOF"),
+        ("{}", "missing field `weight_map`"),
+        (r#"{"weight_map": {"a": 1}}"#, "index: expected a weight_map, got invalid type"),
+        (
+            r#"{"weight_map": {"a": "/etc/passwd"}}"#,
+            "expected names of files in the same folder, got /etc/passwd",
+        ),
+        (r#"{"weight_map": {"a": ".."}}"#, "expected names of files in the same folder, got .."),
+        (r#"{"weight_map": {"a": "absent.safetensors"}}"#, "absent.safetensors: No such file"),
+    ] {
+        fs::write(&index, text).unwrap();
+        refused(expected);
+    }
+    fs::write(&index, r#"{"weight_map": {}}"#).unwrap();
+    let empty = Checkpoint::open(&folder).unwrap().table().unwrap_err().to_string();
+    assert!(empty.starts_with("blk.0.attn_kv: expected layers.0.attn.wkv.weight [48, 96] in "), "{empty}");
+    fs::create_dir(folder.join("model.safetensors")).unwrap();
+    refused("model.safetensors: file: expected a regular file, got something else");
+    let inside = Checkpoint::open(&folder.join("config.json")).unwrap_err().to_string();
+    assert!(inside.ends_with("config.json: expected the folder that this file lies in"), "{inside}");
 }

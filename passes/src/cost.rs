@@ -147,7 +147,8 @@ impl Site<'_> {
     }
 
     fn state_bytes(&self, m: &Maxima) -> u64 {
-        let rows_of = |state: &StateType, rows: u64| rows * state.scalar.row_bytes(state.width as usize) as u64;
+        let rows_of =
+            |state: &StateType, rows: u64| rows * state.scalar.row_bytes(state.width as usize) as u64;
         let entries = |state: &StateType| u64::from(m.ctx.div_ceil(state.kind.span()));
         let read = |(i, arg): (usize, &SigArg<'_>)| {
             let SigArg::Value(Type::State(state)) = arg else { return 0 };
@@ -182,7 +183,9 @@ impl Site<'_> {
                 per_head(self.span(1) + self.tensor(4).map_or(0, |idx| extent(idx.dims[1], m)))
             }
             "attend_entries" => per_head(self.span(1) + u64::from(m.ctx) / self.span(3).max(1)),
-            "index_scores" => 2 * self.tensor(0).map_or(0, |q| elements(q, m) / extent(q.dims[0], m).max(1)) * out,
+            "index_scores" => {
+                2 * self.tensor(0).map_or(0, |q| elements(q, m) / extent(q.dims[0], m).max(1)) * out
+            }
             "hc_gates" => 40 * out,
             _ => 4 * out,
         }

@@ -34,7 +34,7 @@ pub fn fuse(func: &Func, price: &Price<'_>) -> Func {
     let (egraph, ids) = load(func);
     let facts = Arc::new(Facts::new(func, &ids));
     let rules: Vec<Rewrite<Term, Kinds>> = ops().filter_map(|op| rule(op, &facts)).collect();
-    let runner = Runner::new(Kinds::of(func))
+    let runner: Runner<Term, Kinds> = Runner::new(Kinds::of(func))
         .with_egraph(egraph)
         .with_iter_limit(ROUNDS_MAX)
         .with_node_limit(NODES_MAX)
@@ -50,7 +50,8 @@ pub fn fuse(func: &Func, price: &Price<'_>) -> Func {
     if func.results.iter().any(|v| !chosen.contains_key(&egraph.find(ids[v.index()]))) {
         return func.clone();
     }
-    let mut emit = Emit { func, egraph, chosen: &chosen, ids: &ids, r: Rebuild::new(func), done: BTreeMap::new() };
+    let mut emit =
+        Emit { func, egraph, chosen: &chosen, ids: &ids, r: Rebuild::new(func), done: BTreeMap::new() };
     let fused = emit.all();
     in_order(func, &fused).unwrap_or_else(|| func.clone())
 }
@@ -261,7 +262,9 @@ impl Emit<'_> {
             let id = self.egraph.find(*id);
             match &self.chosen[&id].term.head {
                 Head::Op(_) | Head::Input(_) => Arg::Value(self.done[&id]),
-                Head::Weight(i) => Arg::Weight(self.func.weights().nth(*i).expect("a weight of the function")),
+                Head::Weight(i) => {
+                    Arg::Weight(self.func.weights().nth(*i).expect("a weight of the function"))
+                }
                 Head::Lit(lit) => Arg::Lit(lit.clone()),
             }
         };

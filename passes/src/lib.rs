@@ -1,9 +1,26 @@
-//! Passes of the compiler: a verified module in, a planned module out.
+//! Passes of the compiler: a verified module in, a verified and planned module out.
 //!
-//! `plan` gives every value its address in the arena; `check` replays a plan and shares no code with
-//! it.
-mod check;
+//! [`optimize`] is the pipeline. Everything is a function of its arguments: no clock, no device, no
+//! file; what a target can do and what it costs comes from [`Target`].
+mod canonicalize;
+mod cost;
+mod extract;
+mod fuse;
+mod optimize;
+mod pack;
 mod plan;
+mod rebuild;
+mod schedule;
+mod target;
+mod term;
+mod unfuse;
 
-pub use check::{CheckError, check};
+pub use canonicalize::{canonicalize, normal_form};
+pub use cost::{Cost, Site, weight_bytes};
+pub use fuse::{Price, fuse};
+pub use optimize::{Phase, map_funcs, optimize};
+pub use pack::pack;
 pub use plan::{BUCKETS, PlanError, plan};
+pub use schedule::schedule;
+pub use target::{CPU_STREAMS, Target};
+pub use unfuse::unfuse;

@@ -98,7 +98,8 @@ impl Target {
     pub fn price(self, site: &Site<'_>, maxima: &Maxima) -> Option<u64> {
         let Rates(launch_ns, gb_s, gflop_s) = self.rates();
         let cost = self.cost(site, maxima)?;
-        let time = cost.launches * launch_ns * 1000 + cost.bytes() * 1000 / gb_s + cost.flops * 1000 / gflop_s;
+        let time =
+            cost.launches * launch_ns * 1000 + cost.bytes() * 1000 / gb_s + cost.flops * 1000 / gflop_s;
         // Of two spellings that cost the same the primitive one is kept.
         Some(time + u64::from(site.op.definition().is_some()))
     }
@@ -146,7 +147,9 @@ fn gpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
     let tokens = u64::from(maxima.tokens);
     let out = site.ty.tensor();
     let last = |i: usize| match site.args[i] {
-        ds4_ir::ops::SigArg::Value(ty) => ty.tensor().and_then(|t| t.dims.last()?.constant()).map_or(0, u64::from),
+        ds4_ir::ops::SigArg::Value(ty) => {
+            ty.tensor().and_then(|t| t.dims.last()?.constant()).map_or(0, u64::from)
+        }
         ds4_ir::ops::SigArg::Weight(ty) => u64::from(ty.dims[0].constant().unwrap_or(0)),
         ds4_ir::ops::SigArg::Lit(_) => 0,
     };

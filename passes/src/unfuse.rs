@@ -1,6 +1,6 @@
 //! Every fused op replaced by its definition: the inverse of `fuse`.
-use crate::rebuild::Rebuild;
 use crate::canonicalize;
+use crate::rebuild::Rebuild;
 use ds4_ir::ops::Term;
 use ds4_ir::{Arg, Func, Node, infer};
 

@@ -1,1 +1,24 @@
-//! (laid down with its first piece)
+//! Executes compiled artifacts: engine, sessions, states, sampling.
+//!
+//! The crate knows no model: states and weights are names and types. It needs nothing of the
+//! compiler's passes to run what they made.
+mod cpu;
+mod engine;
+mod error;
+mod identity;
+mod memory;
+mod program;
+mod sampler;
+mod session;
+mod step;
+mod weights;
+
+pub mod artifact;
+
+pub use artifact::{Artifact, FileMark, Meta};
+pub use engine::Engine;
+pub use error::{Error, Result};
+pub use identity::{mark, sample_all};
+pub use sampler::{Sampler, Sampling};
+pub use session::{Session, Want};
+pub use weights::Weights;

@@ -67,7 +67,7 @@ fn entries_type(s: &Sig<'_>) -> Inferred {
 }
 
 /// Decoded window rows: positions from `first` on, those before the step from the ring.
-struct Window<F> {
+pub struct Window<F> {
     rows: Vec<F>,
     first: usize,
     span: usize,
@@ -75,7 +75,8 @@ struct Window<F> {
 }
 
 impl<F: Real> Window<F> {
-    fn new(ring: &State<'_, F>, own: &Tensor<'_, F>, pos: &[i32]) -> Window<F> {
+    /// Decodes what the tokens at `pos` see of the ring and of their own rows.
+    pub fn new(ring: &State<'_, F>, own: &Tensor<'_, F>, pos: &[i32]) -> Window<F> {
         let (width, span) = (ring.ty.width as usize, ring.ty.kind.span() as usize);
         let start = pos.first().map_or(0, |p| *p as usize);
         let first = (start + 1).saturating_sub(span);
@@ -90,15 +91,15 @@ impl<F: Real> Window<F> {
     }
 
     /// The keys that the token at `p` sees, `p` included.
-    fn keys(&self, p: usize) -> impl Iterator<Item = &[F]> {
+    pub fn keys(&self, p: usize) -> impl Iterator<Item = &[F]> {
         let from = (p + 1).saturating_sub(self.span);
         let rows = &self.rows[(from - self.first) * self.width..(p + 1 - self.first) * self.width];
         rows.chunks_exact(self.width)
     }
 }
 
-/// All heads of one token: `q` and `out` are `[heads, width]`.
-fn attend<F: Real>(q: &[F], keys: &[&[F]], sinks: &[F], out: &mut [F]) {
+/// Some heads of one token: `q` and `out` are `[heads, width]`, `keys` are the values too.
+pub fn attend<F: Real>(q: &[F], keys: &[&[F]], sinks: &[F], out: &mut [F]) {
     let width = out.len() / sinks.len();
     let scale = F::ONE / F::from_f64(width as f64).sqrt();
     let mut scores = vec![F::ZERO; keys.len()];

@@ -159,12 +159,13 @@ pub(super) fn eval<F: Real>(name: &str, f: &mut Frame<'_, F>) {
         if i == last {
             let nothing = Out::Tensor { scalar: Scalar::F32, dims: &[], data: DataMut::Real(&mut []) };
             let out = std::mem::replace(&mut f.out, nothing);
-            let mut inner = Frame { operands: &operands, out, bind: f.bind };
+            let mut inner = Frame { operands: &operands, out, bind: f.bind, scratch: &mut [] };
             return F::eval_of(op)(&mut inner);
         }
         let ty = ty.as_ref().and_then(Type::tensor).expect("inner terms are tensors");
         let mut value = Computed::zeros(ty, f.bind);
-        F::eval_of(op)(&mut Frame { operands: &operands, out: value.out(), bind: f.bind });
+        let out = value.out();
+        F::eval_of(op)(&mut Frame { operands: &operands, out, bind: f.bind, scratch: &mut [] });
         computed.push(Some(value));
     }
 }

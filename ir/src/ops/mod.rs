@@ -7,7 +7,7 @@ use crate::view::Frame;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-mod attend;
+pub mod attend;
 mod compress;
 mod define;
 mod fused;

@@ -21,6 +21,18 @@ pub fn parse_funcs(text: &str) -> Result<Vec<Func>, ParseError> {
     }
 }
 
+/// Reads one type of a weight or value, such as `bf16[8, 16]`.
+///
+/// # Errors
+/// The first place where the text is no tensor type.
+pub fn parse_tensor_type(text: &str) -> Result<TensorType, ParseError> {
+    let mut c = Cursor::new(text)?;
+    let ty = tensor_type(&mut c)?;
+    c.skip_newlines();
+    c.expect(Token::End)?;
+    Ok(ty)
+}
+
 pub(super) fn func(c: &mut Cursor<'_>) -> Result<Func, ParseError> {
     c.expect(Token::Word("func"))?;
     let mut func = Func::new(c.at_name()?);

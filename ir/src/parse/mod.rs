@@ -3,6 +3,6 @@ mod func;
 mod lex;
 mod module;
 
-pub use func::parse_funcs;
+pub use func::{parse_funcs, parse_tensor_type};
 pub use lex::ParseError;
 pub use module::parse_module;

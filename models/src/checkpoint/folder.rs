@@ -1,7 +1,7 @@
 //! Hugging Face folders: `config.json` beside one safetensors file or an index of shards.
 use super::{Contents, Words};
 use crate::config::limits::CONFIG_BYTES_MAX;
-use crate::error::clip;
+use crate::error::{clip, open_file};
 use crate::safetensors::{HEADER_BYTES_MAX, read_header};
 use crate::{Config, Container, Error, Result, StoredTensor};
 use serde::Deserialize;
@@ -74,7 +74,7 @@ fn is_plain_name(name: &str) -> bool {
 
 /// Reads a text of at most `limit` bytes.
 fn read_text(path: &Path, limit: u64) -> Result<String> {
-    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let (file, _) = open_file(path)?;
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
     if limit < bytes.len() as u64 {

@@ -1,0 +1,31 @@
+//! A result matrix that several threads fill, each its own columns.
+use std::marker::PhantomData;
+
+/// The cells of a row-major matrix, written one by one from any thread.
+pub(super) struct Cells<'a> {
+    start: *mut f32,
+    rows: usize,
+    width: usize,
+    _borrow: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: the only access is `set`, whose callers write disjoint cells.
+unsafe impl Sync for Cells<'_> {}
+
+impl<'a> Cells<'a> {
+    /// Borrows `out` as rows of `width` elements.
+    pub(super) fn new(out: &'a mut [f32], width: usize) -> Cells<'a> {
+        assert!(out.len().is_multiple_of(width), "{} elements in rows of {width}", out.len());
+        Cells { start: out.as_mut_ptr(), rows: out.len() / width, width, _borrow: PhantomData }
+    }
+
+    /// Writes one cell.
+    ///
+    /// # Safety
+    /// No other thread writes the same cell while the matrix is borrowed.
+    pub(super) unsafe fn set(&self, row: usize, column: usize, x: f32) {
+        assert!(row < self.rows && column < self.width, "cell {row}, {column}");
+        // SAFETY: the cell lies inside the borrowed slice, and the caller is its only writer.
+        unsafe { *self.start.add(row * self.width + column) = x }
+    }
+}

@@ -1,0 +1,90 @@
+//! Aligned memory for arenas and states, and typed views into it.
+use ds4_ir::Scalar;
+use ds4_ir::plan::ALIGN;
+use ds4_ir::view::{Data, DataMut, Route};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+
+/// Zeroed bytes at an address that is a multiple of [`ALIGN`]. Pages are taken when first touched.
+pub(crate) struct Memory {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the memory is owned, plain bytes; access follows the borrow of `Memory`.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Allocates at least `bytes` bytes, `None` if the system has not as many.
+    pub(crate) fn new(bytes: u64) -> Option<Memory> {
+        let size = usize::try_from(bytes.max(1)).ok()?.checked_next_multiple_of(ALIGN as usize)?;
+        let layout = Layout::from_size_align(size, ALIGN as usize).ok()?;
+        // SAFETY: the layout has a size above zero.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Memory { start, layout })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: the allocation is this long, zeroed at first, and borrowed with `self`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size()) }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `bytes`, and the borrow of `self` is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout in `new`.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+const _: () = assert!(size_of::<Route<f32>>() == 8);
+#[cfg(target_endian = "big")]
+compile_error!("states and files are little-endian; so must the machine be");
+
+/// Views `bytes` as `count` elements of `T`.
+fn cast<T>(bytes: &[u8], count: usize) -> &[T] {
+    assert!(bytes.len() >= count * size_of::<T>(), "{} bytes for {count} elements", bytes.len());
+    assert!(bytes.as_ptr().cast::<T>().is_aligned(), "elements are aligned");
+    // SAFETY: length and alignment are checked; callers use types for which any bytes are values.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), count) }
+}
+
+fn cast_mut<T>(bytes: &mut [u8], count: usize) -> &mut [T] {
+    assert!(bytes.len() >= count * size_of::<T>(), "{} bytes for {count} elements", bytes.len());
+    assert!(bytes.as_ptr().cast::<T>().is_aligned(), "elements are aligned");
+    // SAFETY: as for `cast`, and the borrow is exclusive.
+    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), count) }
+}
+
+/// `rows` rows of `width` elements at the start of `bytes`.
+pub(crate) fn data(scalar: Scalar, bytes: &[u8], rows: usize, width: usize) -> Data<'_, f32> {
+    match scalar {
+        Scalar::F32 => Data::Real(cast(bytes, rows * width)),
+        Scalar::I32 => Data::Int(cast(bytes, rows * width)),
+        Scalar::Route => Data::Route(cast::<Route<f32>>(bytes, rows * width)),
+        scalar => Data::Packed(&bytes[..rows * scalar.row_bytes(width)]),
+    }
+}
+
+/// As [`data`], for writing.
+pub(crate) fn data_mut(scalar: Scalar, bytes: &mut [u8], rows: usize, width: usize) -> DataMut<'_, f32> {
+    match scalar {
+        Scalar::F32 => DataMut::Real(cast_mut(bytes, rows * width)),
+        Scalar::I32 => DataMut::Int(cast_mut(bytes, rows * width)),
+        Scalar::Route => DataMut::Route(cast_mut::<Route<f32>>(bytes, rows * width)),
+        scalar => DataMut::Packed(&mut bytes[..rows * scalar.row_bytes(width)]),
+    }
+}
+
+/// Rows and width of a tensor with these extents.
+pub(crate) fn rows_of(dims: &[usize]) -> (usize, usize) {
+    let (width, outer) = dims.split_last().expect("a tensor has an axis");
+    (outer.iter().product(), *width)
+}

@@ -1,0 +1,248 @@
+//! A session: one token timeline with its states.
+use crate::memory::{Memory, data};
+use crate::step::{self, Held, Param, Place};
+use crate::{Engine, Error, Result};
+use ds4_ir::view::Data;
+use ds4_ir::{Bind, REWIND_MAX, Scalar, StateKind};
+use std::sync::atomic::AtomicBool;
+
+/// Of which positions the logits are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Want {
+    /// Of the last token given.
+    Last,
+    /// Of every token given.
+    All,
+}
+
+/// Tokens given to a model one after the other, and what the model remembers of them.
+///
+/// The bits of every result depend on the tokens alone: not on how they are split into calls, not on
+/// the number of threads.
+pub struct Session {
+    engine: Engine,
+    states: Vec<Held>,
+    params: Vec<Param>,
+    arena: Option<Memory>,
+    position: u64,
+    /// One past the last position that any step has written to the states.
+    written: u64,
+}
+
+impl Session {
+    pub(crate) fn new(engine: Engine) -> Result<Session> {
+        let module = engine.module();
+        let short = |what: &str, bytes: u64| Error::Invalid(format!("{what}: no memory for {bytes} bytes"));
+        let mut states = Vec::new();
+        for decl in &module.states {
+            let bytes = ds4_ir::plan::state_bytes(&decl.ty, module.ctx);
+            let memory = Memory::new(bytes).ok_or_else(|| short(&decl.name, bytes))?;
+            let capacity = decl.ty.kind.rows(u64::from(module.ctx)) as usize;
+            states.push(Held { ty: decl.ty, capacity, memory });
+        }
+        let mut params = Vec::new();
+        for decl in &module.params {
+            let bytes = param_len(&decl.ty) as u64 * 4;
+            params.push(Param { memory: Memory::new(bytes).ok_or_else(|| short(&decl.name, bytes))? });
+        }
+        Ok(Session { engine, states, params, arena: None, position: 0, written: 0 })
+    }
+
+    /// Number of tokens the session holds.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The engine it runs on.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Longest chunk in tokens that one step can take with these logits wanted.
+    fn chunk_max(&self, want: Want) -> usize {
+        let last = self.engine.plan().buckets.last().expect("a plan has a bucket");
+        let tokens = match want {
+            Want::Last => last.maxima.tokens,
+            Want::All => last.maxima.wanted.min(last.maxima.tokens),
+        };
+        tokens as usize
+    }
+
+    /// Appends `ids` and answers logits `[w, vocab]`, row after row: of the last token, or of each.
+    ///
+    /// Works in steps of at most `chunk` tokens (and what the plan allows). `cancel` is looked at
+    /// between launches; `progress` is told the number of tokens done after each step.
+    ///
+    /// # Errors
+    /// An id out of the vocabulary, more tokens than the context holds, memory, or
+    /// [`Error::Cancelled`]; the session then holds the tokens of the steps that were finished.
+    pub fn advance(
+        &mut self,
+        ids: &[u32],
+        want: Want,
+        chunk: usize,
+        cancel: &AtomicBool,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<f32>> {
+        let module = self.engine.module();
+        let (vocab, ctx) = (module.vocab, module.ctx);
+        if let Some(id) = ids.iter().find(|id| **id >= vocab) {
+            return Err(Error::Token { id: *id, vocab });
+        }
+        if self.position + ids.len() as u64 > u64::from(ctx) {
+            return Err(Error::Context { ctx, position: self.position, more: ids.len() });
+        }
+        let step = chunk.clamp(1, self.chunk_max(want));
+        let mut logits = Vec::new();
+        let mut done = 0;
+        for part in ids.chunks(step) {
+            done += part.len();
+            // Each step computes the logits of its last token at least; those of inner steps are
+            // dropped, the head being a small part of a step.
+            let first = if want == Want::All { 0 } else { part.len() - 1 };
+            self.step(part, first, cancel)?;
+            if want == Want::All || done == ids.len() {
+                self.read_logits(part.len(), part.len() - first, &mut logits);
+            }
+            progress(done);
+        }
+        Ok(logits)
+    }
+
+    /// Runs one step of `ids`; logits are computed from token `first` on.
+    fn step(&mut self, ids: &[u32], first: usize, cancel: &AtomicBool) -> Result<()> {
+        let backup = self.backup(ids.len());
+        let engine = self.engine.clone();
+        let shared = &*engine.shared;
+        let at = self.bucket(ids.len());
+        let bucket = &shared.plan.buckets[at];
+        self.reserve(bucket.arena_bytes)?;
+        let arena = self.arena.as_mut().expect("just reserved");
+        let start = usize::try_from(self.position).expect("positions fit the context");
+        let bind = Bind { start, tokens: ids.len(), wanted: ids.len() - first };
+        let addresses = &bucket.graphs[shared.main].addresses;
+        let as_i32 = |n: usize| i32::try_from(n).expect("ids and positions fit an i32");
+        write_ints(arena, addresses[0], ids.iter().map(|id| as_i32(*id as usize)));
+        write_ints(arena, addresses[1], (start..start + ids.len()).map(as_i32));
+        write_ints(arena, addresses[2], (first..ids.len()).map(as_i32));
+        let place = Place { weights: &shared.weights, arena, states: &mut self.states, params: &self.params };
+        let program = &shared.programs[at];
+        let ran = shared.threads.install(move || {
+            let mut place = place;
+            step::run(program, &mut place, &bind, cancel)
+        });
+        let end = self.position + ids.len() as u64;
+        match ran {
+            Ok(()) => {
+                self.position = end;
+                self.written = self.written.max(end);
+                Ok(())
+            }
+            Err(error) => {
+                match backup {
+                    Some(backup) => self.restore(backup),
+                    // A short step has only written rows that a rewind may lose.
+                    None => self.written = self.written.max(end),
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Index of the smallest bucket that takes `tokens` tokens.
+    fn bucket(&self, tokens: usize) -> usize {
+        let buckets = &self.engine.shared.plan.buckets;
+        let fits = buckets.iter().position(|b| b.maxima.tokens as usize >= tokens);
+        fits.expect("a step is no longer than the largest bucket")
+    }
+
+    fn reserve(&mut self, bytes: u64) -> Result<()> {
+        if self.arena.as_ref().is_some_and(|m| m.bytes().len() as u64 >= bytes) {
+            return Ok(());
+        }
+        let memory = Memory::new(bytes);
+        let memory = memory.ok_or_else(|| Error::Invalid(format!("arena: no memory for {bytes} bytes")))?;
+        self.arena = Some(memory);
+        Ok(())
+    }
+
+    fn read_logits(&self, tokens: usize, rows: usize, logits: &mut Vec<f32>) {
+        let shared = &self.engine.shared;
+        let graph = &shared.module.graphs[shared.main];
+        let at = shared.plan.buckets[self.bucket(tokens)].graphs[shared.main].addresses[graph.results[0]];
+        let arena = self.arena.as_ref().expect("a step has run");
+        match data(Scalar::F32, &arena.bytes()[at as usize..], rows, shared.module.vocab as usize) {
+            Data::Real(x) => logits.extend_from_slice(x),
+            _ => unreachable!("f32 data are real"),
+        }
+    }
+
+    /// Copies of the rings and tails that a step of `tokens` tokens could overwrite beyond what a
+    /// rewind repairs. Entries only grow, so they need no copy.
+    fn backup(&self, tokens: usize) -> Option<Vec<(usize, Vec<u8>)>> {
+        if self.written.max(self.position + tokens as u64) - self.position <= u64::from(REWIND_MAX) {
+            return None;
+        }
+        let forgets = |(_, s): &(usize, &Held)| !matches!(s.ty.kind, StateKind::Entries(_));
+        let copy = |(i, s): (usize, &Held)| (i, s.memory.bytes().to_vec());
+        Some(self.states.iter().enumerate().filter(forgets).map(copy).collect())
+    }
+
+    fn restore(&mut self, backup: Vec<(usize, Vec<u8>)>) {
+        for (i, bytes) in backup {
+            self.states[i].memory.bytes_mut().copy_from_slice(&bytes);
+        }
+    }
+
+    /// Takes back the last `back` tokens. Costs nothing: states are addressed by position.
+    ///
+    /// # Errors
+    /// More tokens than the states keep: at most 8 below the highest position ever reached, counting
+    /// from a reset.
+    pub fn rewind(&mut self, back: u64) -> Result<()> {
+        let kept = u64::from(REWIND_MAX).saturating_sub(self.written - self.position);
+        let max = kept.min(self.position);
+        if back > max {
+            return Err(Error::Rewind { max, back });
+        }
+        self.position -= back;
+        Ok(())
+    }
+
+    /// Forgets all tokens.
+    pub fn reset(&mut self) {
+        self.position = 0;
+        self.written = 0;
+    }
+
+    /// Sets a parameter of the module by name.
+    ///
+    /// # Errors
+    /// No such parameter, or another number of elements.
+    pub fn set_param(&mut self, name: &str, elements: &[f32]) -> Result<()> {
+        let params = &self.engine.module().params;
+        let at = params.iter().position(|p| p.name == name);
+        let at = at.ok_or_else(|| Error::Invalid(format!("{name}: the module has no such parameter")))?;
+        let expected = param_len(&params[at].ty);
+        if expected != elements.len() || params[at].ty.scalar != Scalar::F32 {
+            let ty = &params[at].ty;
+            return Err(Error::Invalid(format!("{name}: expected {ty}, got {} elements", elements.len())));
+        }
+        let bytes = self.params[at].memory.bytes_mut();
+        for (to, x) in bytes.chunks_exact_mut(4).zip(elements) {
+            to.copy_from_slice(&x.to_le_bytes());
+        }
+        Ok(())
+    }
+}
+
+fn param_len(ty: &ds4_ir::TensorType) -> usize {
+    ty.constants().map_or(0, |dims| dims.iter().map(|d| *d as usize).product())
+}
+
+fn write_ints(arena: &mut Memory, at: u64, values: impl Iterator<Item = i32>) {
+    let bytes = &mut arena.bytes_mut()[at as usize..];
+    for (to, n) in bytes.chunks_exact_mut(4).zip(values) {
+        to.copy_from_slice(&n.to_le_bytes());
+    }
+}
