@@ -4,7 +4,7 @@
 //! of values it moves only its operands and its result. That difference is what fusion is for.
 use ds4_ir::ops::{Op, Sig, SigArg, Term};
 use ds4_ir::plan::Maxima;
-use ds4_ir::{Arg, Dim, Func, Scalar, StateKind, StateType, TensorType, Type, Value};
+use ds4_ir::{Arg, Dim, Func, StateKind, StateType, TensorType, Type, Value};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign};
 
@@ -233,9 +233,4 @@ pub(crate) fn bytes(ty: &TensorType, m: &Maxima) -> u64 {
     let (last, outer) = ty.dims.split_last().expect("a tensor has an axis");
     let rows: u64 = outer.iter().map(|d| extent(*d, m)).product();
     rows * ty.scalar.row_bytes(extent(*last, m) as usize) as u64
-}
-
-/// Whether the bytes of a value are decoded before use.
-pub(crate) fn is_packed(scalar: Scalar) -> bool {
-    !matches!(scalar, Scalar::F32 | Scalar::I32 | Scalar::Route)
 }

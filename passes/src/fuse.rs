@@ -10,7 +10,7 @@
 //!
 //! The work is bounded by nodes and rounds, never by the clock.
 use crate::cost::Site;
-use crate::extract::{Choice, extract};
+use crate::extract::extract;
 use crate::rebuild::{Rebuild, before, reorder};
 use crate::term::{Head, Kind, Kinds, Term, sig_args};
 use ds4_ir::ops::{Op, Sig, Term as Part, ops};
@@ -42,7 +42,8 @@ pub fn fuse(func: &Func, price: &Price<'_>) -> Func {
         .with_scheduler(SimpleScheduler)
         .run(&rules);
     let egraph = &runner.egraph;
-    let chosen = extract(egraph, |term, id| match (&term.head, &egraph[id].data) {
+    let roots: Vec<Id> = func.results.iter().map(|v| ids[v.index()]).collect();
+    let chosen = extract(egraph, &roots, |term, id| match (&term.head, &egraph[id].data) {
         (Head::Op(op), Kind::Value(ty)) => price(&Site { op, args: &sig_args(egraph, &term.args), ty }),
         _ => Some(0),
     });
@@ -195,12 +196,12 @@ impl Absorb {
             let inside = reads.iter().filter(|(_, _, arg)| arg == id).count();
             self.facts.reads.get(id).is_some_and(|all| *all == inside)
         };
-        inner.iter().all(sole_reader) && self.still_readable(&inner, root, operands)
+        inner.iter().all(sole_reader) && self.still_readable(root, operands)
     }
 
     /// The parts now run when all operands are there: no operand may need a later version of a state
     /// that they read.
-    fn still_readable(&self, _inner: &BTreeSet<Id>, root: Id, operands: &[Id]) -> bool {
+    fn still_readable(&self, root: Id, operands: &[Id]) -> bool {
         operands.iter().all(|state| match self.facts.next.get(state) {
             // The root itself may be the write that consumes it.
             Some(next) if *next != root => {
@@ -215,7 +216,7 @@ impl Absorb {
 struct Emit<'a> {
     func: &'a Func,
     egraph: &'a EGraph<Term, Kinds>,
-    chosen: &'a BTreeMap<Id, Choice>,
+    chosen: &'a BTreeMap<Id, Term>,
     ids: &'a [Id],
     r: Rebuild<'a>,
     done: BTreeMap<Id, Value>,
@@ -233,7 +234,7 @@ impl Emit<'_> {
             self.value(self.ids[v.index()], &names);
             let id = self.egraph.find(self.ids[v.index()]);
             if names[&id] != v && self.func.node(v).is_some() {
-                let term = self.chosen[&id].term.clone();
+                let term = self.chosen[&id].clone();
                 let node = self.node(&term);
                 self.r.define(v, node);
             }
@@ -244,11 +245,11 @@ impl Emit<'_> {
 
     fn value(&mut self, id: Id, names: &BTreeMap<Id, Value>) {
         let id = self.egraph.find(id);
-        let leaf = !matches!(self.chosen[&id].term.head, Head::Op(_));
+        let leaf = !matches!(self.chosen[&id].head, Head::Op(_));
         if leaf || self.done.contains_key(&id) {
             return;
         }
-        let term = self.chosen[&id].term.clone();
+        let term = self.chosen[&id].clone();
         term.args.iter().for_each(|a| self.value(*a, names));
         let node = self.node(&term);
         let v = names[&id];
@@ -260,7 +261,7 @@ impl Emit<'_> {
         let Head::Op(op) = term.head else { unreachable!("leaves are not emitted") };
         let arg = |id: &Id| {
             let id = self.egraph.find(*id);
-            match &self.chosen[&id].term.head {
+            match &self.chosen[&id].head {
                 Head::Op(_) | Head::Input(_) => Arg::Value(self.done[&id]),
                 Head::Weight(i) => {
                     Arg::Weight(self.func.weights().nth(*i).expect("a weight of the function"))

@@ -10,13 +10,13 @@ use ds4_ir::{Func, Value};
 const FAMILIES: &[&[&str]] = &[
     // Products with a weight: blocks of rows of any of the weights.
     &["linear", "matmul", "mlp_up", "moe_route", "moe_route_hash", "norm_linear"],
-    // One row per token, head or entry.
+    // One row per token or entry. Queries are not among them: they are large, and alone they may run
+    // while the indexer selects.
     &[
         "compress_append",
         "compress_index_append",
         "compress_index_row",
         "compress_row",
-        "head_rope",
         "index_query",
         "kv_row",
     ],

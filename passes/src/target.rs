@@ -2,7 +2,7 @@
 //!
 //! For the GPUs this is the list of kernels intended. Every primitive is one launch everywhere.
 use crate::cost::{Cost, Site};
-use ds4_ir::ops::{Sig, Term};
+use ds4_ir::ops::{Sig, SigArg, Term};
 use ds4_ir::plan::Maxima;
 use ds4_ir::{Dim, StateKind, Type};
 use std::fmt;
@@ -125,13 +125,19 @@ fn cpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
     };
     let types = definition.types(&Sig { args: site.args.to_vec() }).expect("a typed node has typed parts");
     let inner = definition.terms.iter().zip(&types).take(definition.terms.len() - 1);
-    inner.filter_map(|(term, ty)| part_bytes(term, ty.as_ref(), maxima)).sum()
-}
-
-/// Bytes of a part's buffer, a multiple of the alignment of addresses.
-fn part_bytes(term: &Term, ty: Option<&Type>, maxima: &Maxima) -> Option<u64> {
-    let Term::Apply(..) = term else { return None };
-    maxima.bytes(ty?.tensor()?)
+    let part = |(term, ty): (&Term, &Option<Type>)| {
+        let (Term::Apply(op, args), Some(ty)) = (term, ty) else { return 0 };
+        let arg = |i: &usize| match (&definition.terms[*i], &types[*i]) {
+            (Term::Formal(at), _) => site.args[*at],
+            (_, ty) => SigArg::Value(ty.as_ref().expect("a part has a type")),
+        };
+        let args: Vec<SigArg<'_>> = args.iter().map(arg).collect();
+        if (Site { op, args: &args, ty }).is_view() {
+            return 0;
+        }
+        ty.tensor().and_then(|t| maxima.bytes(t)).unwrap_or(0)
+    };
+    inner.map(part).sum()
 }
 
 /// Tokens that split their work over the device; with more, tokens fill it.
@@ -147,14 +153,12 @@ fn gpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
     let tokens = u64::from(maxima.tokens);
     let out = site.ty.tensor();
     let last = |i: usize| match site.args[i] {
-        ds4_ir::ops::SigArg::Value(ty) => {
-            ty.tensor().and_then(|t| t.dims.last()?.constant()).map_or(0, u64::from)
-        }
-        ds4_ir::ops::SigArg::Weight(ty) => u64::from(ty.dims[0].constant().unwrap_or(0)),
-        ds4_ir::ops::SigArg::Lit(_) => 0,
+        SigArg::Value(ty) => ty.tensor().and_then(|t| t.dims.last()?.constant()).map_or(0, u64::from),
+        SigArg::Weight(ty) => u64::from(ty.dims[0].constant().unwrap_or(0)),
+        SigArg::Lit(_) => 0,
     };
     let entries = site.args.iter().find_map(|a| match a {
-        ds4_ir::ops::SigArg::Value(Type::State(s)) if matches!(s.kind, StateKind::Entries(_)) => {
+        SigArg::Value(Type::State(s)) if matches!(s.kind, StateKind::Entries(_)) => {
             Some(u64::from(maxima.ctx.div_ceil(s.kind.span())))
         }
         _ => None,

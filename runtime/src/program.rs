@@ -1,6 +1,7 @@
 //! A graph of a bucket as a flat list of launches with every operand resolved: what a step runs.
-use crate::cpu::{self, Kernel};
+use crate::cpu::Launcher;
 use ds4_ir::module::{Call, Header};
+use ds4_ir::ops::SigArg;
 use ds4_ir::plan::{Bucket, LaunchList};
 use ds4_ir::{Arg, Func, Lit, Module, TensorType, Value};
 
@@ -30,7 +31,7 @@ pub(crate) enum Target {
 
 /// One run of a kernel.
 pub(crate) struct Launch {
-    pub(crate) kernel: Kernel,
+    pub(crate) launcher: Launcher,
     pub(crate) operands: Vec<Source>,
     pub(crate) target: Target,
     /// Address and bytes of the kernel's scratch.
@@ -93,10 +94,16 @@ impl Place<'_> {
                 Target::Arena(at, ty)
             }
         };
-        let (kernel, _) = cpu::kernel(node.op);
+        let sig = |arg| match arg {
+            &Arg::Value(v) => SigArg::Value(self.func.ty(v)),
+            &Arg::Weight(w) => SigArg::Weight(self.func.weight_type(w)),
+            Arg::Lit(lit) => SigArg::Lit(lit),
+        };
+        let types: Vec<SigArg<'_>> = node.args.iter().map(sig).collect();
+        let launcher = Launcher::new(node.op, &types, &self.bucket.maxima);
         let scratch = self.bucket.funcs[self.call.func].scratch[v.index()];
         let scratch = scratch.map_or((0, 0), |(at, bytes)| (self.base + at, bytes));
-        Launch { kernel, operands, target, scratch }
+        Launch { launcher, operands, target, scratch }
     }
 
     fn source(&self, v: Value) -> Source {

@@ -131,7 +131,7 @@ pub(crate) fn run(program: &Program, place: &mut Place<'_>, bind: &Bind, cancel:
         // SAFETY: inside the arena; the plan's check has proven that scratch overlaps neither operands
         // nor result.
         let scratch = unsafe { std::slice::from_raw_parts_mut(start.add(at), bytes) };
-        (launch.kernel)(&mut Frame { operands: &operands[..count], out, bind, scratch });
+        launch.launcher.run(&mut Frame { operands: &operands[..count], out, bind, scratch });
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ mod rope;
 mod rows;
 
 pub use define::{Definition, Term};
+pub use index::largest;
 pub use infer::{Sig, SigArg};
 pub use linear::dot;
 
