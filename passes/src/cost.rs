@@ -2,9 +2,11 @@
 //!
 //! A fused op reads the weights and states that its definition reads and computes what it computes;
 //! of values it moves only its operands and its result. That difference is what fusion is for.
+use crate::Target;
 use ds4_ir::ops::{Op, Sig, SigArg, Term};
 use ds4_ir::plan::Maxima;
 use ds4_ir::{Arg, Dim, Func, StateKind, StateType, TensorType, Type, Value};
+use std::collections::BTreeSet;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign};
 
@@ -133,7 +135,7 @@ impl Site<'_> {
     }
 
     /// Bytes of a weight that the op reads.
-    fn weight_bytes(&self, ty: &TensorType, m: &Maxima) -> u64 {
+    pub(crate) fn weight_bytes(&self, ty: &TensorType, m: &Maxima) -> u64 {
         let all = weight_bytes(ty);
         let rows = u64::from(ty.dims[0].constant().unwrap_or(1));
         match self.op.name {
@@ -233,4 +235,35 @@ pub(crate) fn bytes(ty: &TensorType, m: &Maxima) -> u64 {
     let (last, outer) = ty.dims.split_last().expect("a tensor has an axis");
     let rows: u64 = outer.iter().map(|d| extent(*d, m)).product();
     rows * ty.scalar.row_bytes(extent(*last, m) as usize) as u64
+}
+
+/// The cost of one call of a function; a block of launches counts as its longest member.
+///
+/// # Panics
+/// If the target has no kernel for a node.
+pub fn func_cost(func: &Func, target: Target, maxima: &Maxima) -> Cost {
+    func.launches().iter().map(|launch| launch_cost(func, launch, target, maxima)).sum()
+}
+
+/// The cost of one launch. What several members read is counted for each weight and state, and once
+/// for each value.
+pub fn launch_cost(func: &Func, launch: &[Value], target: Target, maxima: &Maxima) -> Cost {
+    let mut total = Cost::default();
+    let mut read: BTreeSet<Value> = BTreeSet::new();
+    for v in launch {
+        let node = func.node(*v).expect("launches are nodes");
+        let args = args_of(func, *v);
+        let site = Site { op: node.op, args: &args, ty: func.ty(*v) };
+        let cost = target.cost(&site, maxima);
+        let cost = cost.unwrap_or_else(|| panic!("{target} has no kernel for `{}`", node.op.name));
+        total.launches = total.launches.max(cost.launches);
+        total.weights += cost.weights;
+        total.states += cost.states;
+        total.flops += cost.flops;
+        total.values += func.ty(*v).tensor().map_or(0, |t| bytes(t, maxima));
+        for a in node.values().map(|a| func.storage_of(a)).filter(|a| read.insert(*a)) {
+            total.values += func.ty(a).tensor().map_or(0, |t| bytes(t, maxima));
+        }
+    }
+    total
 }

@@ -89,6 +89,11 @@ impl Target {
         Some(u64::from(row.1[self as usize])).filter(|n| *n > 0)
     }
 
+    /// Whether the target has a kernel for the op of that name.
+    pub fn has_kernel(self, op: &str) -> bool {
+        KERNELS.iter().find(|row| row.0 == op).is_none_or(|row| row.1[self as usize] > 0)
+    }
+
     /// The cost of one node with its launches, `None` where the target has no kernel for it.
     pub fn cost(self, site: &Site<'_>, maxima: &Maxima) -> Option<Cost> {
         Some(Cost { launches: self.launches(site)?, ..site.cost(maxima) })
@@ -117,7 +122,7 @@ impl Target {
 }
 
 /// Fused ops whose CPU kernel streams: its buffers are a row or two per thread.
-pub const CPU_STREAMS: [&str; 4] = ["csa_attend", "hca_attend", "index_select", "swa_attend"];
+pub const CPU_STREAMS: [&str; 5] = ["csa_attend", "hca_attend", "head_rope", "index_select", "swa_attend"];
 
 fn cpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
     let Some(definition) = site.op.definition().filter(|_| !CPU_STREAMS.contains(&site.op.name)) else {

@@ -7,6 +7,7 @@ mod cells;
 mod fused;
 mod index;
 mod linear;
+mod rows;
 
 use ds4_ir::Op;
 use ds4_ir::ops::SigArg;
@@ -26,6 +27,7 @@ const KERNELS: &[(&str, Kernel)] = &[
     ("expert_matmul", linear::expert_matmul),
     ("grouped_matmul", linear::grouped_matmul),
     ("hca_attend", attend::hca_attend),
+    ("head_rope", rows::head_rope),
     ("index_select", index::index_select),
     ("matmul", linear::matmul),
     ("swa_attend", attend::swa_attend),
