@@ -1,9 +1,9 @@
 //! From a model on disk to an artifact.
 use anyhow::{Context, Result, bail};
-use ds4_ir::{Class, TensorType, WeightTable};
+use ds4_ir::{Class, Module, TensorType, WeightTable};
 use ds4_models::graph::{self, GraphError, Options, WeightTypes};
 use ds4_models::tokenizer::{Tokenizer, VocabParts};
-use ds4_models::{Checkpoint, Words};
+use ds4_models::{Checkpoint, Config, Mix, Words, layer_tensors, top_tensors};
 use ds4_runtime::{Artifact, Meta, Weights, mark, sample_all};
 use std::path::{Path, PathBuf};
 
@@ -66,7 +66,37 @@ pub fn compile(model: &Path, folder: &Path, request: Request) -> Result<Artifact
         files: marks,
         samples,
     };
-    Ok(Artifact { meta, module, plan, table, tokenizer })
+    Ok(Artifact { meta, module, plan, table, tokenizer, selftest: None })
+}
+
+/// The module of a built-in configuration, its weights of the types of `mix`: nothing is read.
+///
+/// # Errors
+/// A class or context that the model does not have.
+pub fn module_without_weights(name: &str, config: &Config, mix: Mix, request: Request) -> Result<Module> {
+    let types = MixTypes { config, mix };
+    let ctx = request.ctx.unwrap_or(CTX_DEFAULT.min(config.max_position_embeddings));
+    let options = Options { name: name.to_string(), class: request.class, ctx, mtp_blocks: 0 };
+    Ok(graph::build(config, &types, &options)?)
+}
+
+/// Types of weights as a published mix has them.
+struct MixTypes<'a> {
+    config: &'a Config,
+    mix: Mix,
+}
+
+impl WeightTypes for MixTypes<'_> {
+    fn weight_type(&self, name: &str) -> Result<TensorType, GraphError> {
+        let layer = name.strip_prefix("blk.").and_then(|n| n.split('.').next()?.parse().ok());
+        let tensors = match layer {
+            Some(layer) => layer_tensors(self.config, layer),
+            None => top_tensors(self.config),
+        };
+        let tensor = tensors.iter().find(|t| t.name == name);
+        let tensor = tensor.unwrap_or_else(|| panic!("{name} is no tensor of the model"));
+        Ok(TensorType::fixed(self.mix.scalar(tensor), &tensor.shape))
+    }
 }
 
 /// The last part of the path, made of characters that a name may have.
@@ -102,15 +132,15 @@ fn words(checkpoint: &Checkpoint) -> Result<Option<Vec<u8>>> {
             (Tokenizer::from_json(&bytes).with_context(|| place.clone())?, place)
         }
         Words::Gguf(vocab) => {
-            let parts = VocabParts {
-                tokens: vocab.tokens.clone(),
-                merges: vocab.merges.clone(),
-                token_type: vocab.token_type.clone(),
-                pre: vocab.pre.clone(),
-                bos: Some(vocab.bos),
-                eos: Some(vocab.eos),
-            };
-            (Tokenizer::from_vocab(&parts)?, "the vocabulary of the GGUF".to_string())
+            let place = "the vocabulary of the GGUF".to_string();
+            match Tokenizer::from_vocab(&VocabParts::from(vocab.clone())) {
+                Ok(tokenizer) => (tokenizer, place),
+                // Token ids still work; commands that need words say that there are none.
+                Err(why) => {
+                    eprintln!("note: {place} is not usable, so only commands on token ids work: {why}");
+                    return Ok(None);
+                }
+            }
         }
     };
     if tokenizer.vocab_size() > vocab_size {

@@ -1,5 +1,6 @@
 //! Well-formedness. Every pass runs this on its way out, the runtime on what it loads.
 //!
+//! - inputs come before nodes, as the text has them;
 //! - names are unique, operands are defined before use and stand where the op's row takes them;
 //! - every node's type is the one that the op's row infers;
 //! - a state version is consumed by at most one write, so writes may be in place;
@@ -83,6 +84,10 @@ impl Check<'_> {
             if !seen.insert(self.func.name(v)) {
                 self.fail(v, "is defined twice".to_string());
             }
+        }
+        let first_node = self.func.nodes().next().map(|(v, _)| v);
+        if let Some(late) = self.func.inputs().find(|v| first_node.is_some_and(|n| *v > n)) {
+            self.fail(late, "is an input after a node".to_string());
         }
         let mut weights = BTreeSet::new();
         for w in self.func.weights() {

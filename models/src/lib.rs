@@ -1,4 +1,4 @@
-//! DeepSeek V4 as ds4 sees it: configuration, graphs, tensor names, weight files, tokenizer.
+//! DeepSeek V4 as ds4 sees it: configuration, graphs, tensor names, weight files, tokenizer, prompts.
 //!
 //! The crate reads configurations and file headers and says where each weight of a model lies; it
 //! runs nothing and never reads the weights themselves.
@@ -12,6 +12,7 @@ mod error;
 mod names;
 mod stored;
 
+pub mod chat;
 pub mod gguf;
 pub mod graph;
 pub mod safetensors;

@@ -8,31 +8,31 @@ mod decoder;
 mod error;
 mod json;
 mod parts;
+mod split;
 mod vocab;
 
 use std::collections::HashMap;
 
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::{Model, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
-use tokenizers::{PreTokenizerWrapper, SplitDelimiterBehavior};
 
+use crate::chat::Control;
 pub use decoder::{Decoder, Utf8Stream};
 pub use error::TokenizerError;
 use parts::{Kind, Parts};
+use split::Splitter;
 pub use vocab::VocabParts;
 
-/// Spelling of the token every prompt begins with.
-pub const BOS: &str = "<｜begin▁of▁sentence｜>";
-/// Spelling of the token every answer ends with.
-pub const EOS: &str = "<｜end▁of▁sentence｜>";
+/// The split pattern of GPT-2, which `ByteLevel` steps apply unless they are told not to.
+const GPT2_PATTERN: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// A byte-level BPE tokenizer.
 #[derive(Debug)]
 pub struct Tokenizer {
     parts: Parts,
-    steps: Vec<PreTokenizerWrapper>,
+    splitters: Vec<Splitter>,
+    alphabet: ByteLevel,
     bpe: BPE,
     /// Bytes of all tokens, one after the other; token `id` ends at `ends[id]`.
     bytes: Vec<u8>,
@@ -70,7 +70,7 @@ impl Tokenizer {
     }
 
     fn build(parts: Parts) -> Result<Tokenizer, TokenizerError> {
-        let steps = steps(&parts)?;
+        let splitters = splitters(&parts)?;
         let bpe = bpe(&parts)?;
         let (mut bytes, mut ends, mut controls) = (Vec::new(), Vec::new(), HashMap::new());
         for ((text, kind), id) in parts.tokens.iter().zip(&parts.kinds).zip(0u32..) {
@@ -83,8 +83,10 @@ impl Tokenizer {
             }
             ends.push(bytes.len());
         }
-        let (bos, eos) = (controls.get(BOS).copied(), controls.get(EOS).copied());
-        Ok(Tokenizer { parts, steps, bpe, bytes, ends, controls, bos, eos })
+        let id = |control: Control| controls.get(control.name()).copied();
+        let (bos, eos) = (id(Control::Bos), id(Control::Eos));
+        let alphabet = ByteLevel::new(false, true, false);
+        Ok(Tokenizer { parts, splitters, alphabet, bpe, bytes, ends, controls, bos, eos })
     }
 
     /// The tokenizer as a `tokenizer.json`, for the artifact; `from_json` gives the same ids back.
@@ -97,7 +99,8 @@ impl Tokenizer {
     /// Ids of ordinary text. No control token can come out of it.
     pub fn encode_text(&self, text: &str) -> Vec<u32> {
         let mut pieces = PreTokenizedString::from(text);
-        for step in &self.steps {
+        let steps = self.splitters.iter().map(|splitter| splitter as &dyn PreTokenizer);
+        for step in steps.chain([&self.alphabet as &dyn PreTokenizer]) {
             step.pre_tokenize(&mut pieces).expect("isolating matches of a compiled pattern cannot fail");
         }
         let tokenized = pieces.tokenize(|piece| self.bpe.tokenize(piece.get()));
@@ -187,16 +190,13 @@ impl Tokenizer {
     }
 }
 
-fn steps(parts: &Parts) -> Result<Vec<PreTokenizerWrapper>, TokenizerError> {
-    let mut steps = Vec::new();
-    for (index, pattern) in parts.splits.patterns.iter().enumerate() {
-        let pattern = SplitPattern::Regex(pattern.clone());
-        let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)
-            .map_err(|error| TokenizerError::Pattern { index, message: error.to_string() })?;
-        steps.push(split.into());
-    }
-    steps.push(ByteLevel::new(false, true, parts.splits.gpt2).into());
-    Ok(steps)
+fn splitters(parts: &Parts) -> Result<Vec<Splitter>, TokenizerError> {
+    let patterns = parts.splits.patterns.iter().map(String::as_str);
+    let patterns = patterns.chain(parts.splits.gpt2.then_some(GPT2_PATTERN)).enumerate();
+    let compiled = patterns.map(|(index, pattern)| {
+        Splitter::new(pattern).map_err(|message| TokenizerError::Pattern { index, message })
+    });
+    compiled.collect()
 }
 
 fn bpe(parts: &Parts) -> Result<BPE, TokenizerError> {

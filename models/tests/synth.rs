@@ -1,9 +1,11 @@
 //! Synthetic models: the layout of the reference generator, and numbers that are what they claim.
 mod common;
+mod words;
 
 use ds4_ir::formats::decode_row;
 use ds4_models::gguf::{self, TensorInfo};
 use ds4_models::synth::{self, Alias, Spec, placeholder_vocab, vocab_from_json};
+use ds4_models::tokenizer::Tokenizer;
 use ds4_models::{Checkpoint, Config, Content, Mix, StoredType, Words, tensors};
 use serde_json::json;
 
@@ -215,4 +217,29 @@ fn aliased_layers_share_their_bytes() {
     assert_ne!(offset("blk.4.ffn_up_exps.weight"), offset("blk.5.ffn_up_exps.weight"));
     assert_ne!(offset("blk.4.attn_compressor_norm.weight"), offset("blk.7.attn_compressor_norm.weight"));
     assert_eq!(infos.iter().filter(|i| i.ty == StoredType::I32).count(), 3);
+}
+
+#[test]
+fn a_written_vocabulary_encodes_like_its_file() {
+    let path = common::scratch("synth-words").join("model.gguf");
+    let tokenizer = |vocab| {
+        let config = small().truncated(1);
+        let spec = Spec { config, vocab, alias: None, ..flash(None) };
+        synth::write(&spec, &path, &mut |_, _| ()).unwrap();
+        match Checkpoint::open(&path).unwrap().words() {
+            Words::Gguf(vocab) => Tokenizer::from_vocab(&vocab.clone().into()).map_err(|e| e.to_string()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let refused = tokenizer(placeholder_vocab(&small())).err().unwrap();
+    assert!(refused.contains("tokenizer.ggml.pre: expected"), "{refused}");
+    let Some(json) = words::official_json() else { return };
+    let config = Config::flash();
+    let vocab = vocab_from_json(std::str::from_utf8(json).unwrap(), &config).unwrap();
+    let written = tokenizer(vocab).unwrap();
+    let official = words::official().unwrap();
+    for text in ["In the beginning", "    int x = 12345;\n\n", "中文 <think> <｜User｜>", ""] {
+        assert_eq!(written.encode_raw(text), official.encode_raw(text), "{text}");
+        assert_eq!(written.encode_text(text), official.encode_text(text), "{text}");
+    }
 }

@@ -40,6 +40,21 @@ pub struct Artifact {
     pub table: WeightTable,
     /// `tokenizer.json`, absent for a model that runs on token ids only.
     pub tokenizer: Option<Vec<u8>>,
+    /// What a run must give, absent where compiling was to be quick.
+    pub selftest: Option<SelfTest>,
+}
+
+/// What the model answers to a few tokens, so that an artifact can be verified where it runs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SelfTest {
+    /// Who computed it: `interpreter f64` or `engine exact`.
+    pub made_by: String,
+    /// The tokens, from the first on.
+    pub ids: Vec<u32>,
+    /// Per position the largest logits with their token ids, largest first.
+    pub top: Vec<Vec<(u32, f32)>>,
+    /// Hex of the blake3 of each weight file, in the table's order; empty where not computed.
+    pub hashes: Vec<String>,
 }
 
 /// What an artifact was made from.
@@ -101,6 +116,7 @@ impl Artifact {
             (*b"weights ", json(serde_json::to_vec(&dto::Table::from(&self.table)))),
         ];
         sections.extend(self.tokenizer.clone().map(|t| (*b"words   ", t)));
+        sections.extend(self.selftest.as_ref().map(|t| (*b"selftest", json(serde_json::to_vec(t)))));
         let mut header = Vec::from(MAGIC);
         header.extend(VERSION.to_le_bytes());
         header.extend(u32::try_from(sections.len()).expect("few sections").to_le_bytes());
@@ -157,7 +173,8 @@ impl Artifact {
         let table = table.into_table()?;
         let plan = plan.into_plan(&module)?;
         let tokenizer = sections.get("words").ok().map(<[u8]>::to_vec);
-        Ok(Artifact { meta, module, plan, table, tokenizer })
+        let selftest = sections.get("selftest").ok().map(|b| dto::from_json("selftest", b)).transpose()?;
+        Ok(Artifact { meta, module, plan, table, tokenizer, selftest })
     }
 }
 

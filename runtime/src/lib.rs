@@ -15,7 +15,7 @@ mod weights;
 
 pub mod artifact;
 
-pub use artifact::{Artifact, FileMark, Meta};
+pub use artifact::{Artifact, FileMark, Meta, SelfTest};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use identity::{mark, sample_all};

@@ -1,6 +1,7 @@
 //! The vocabulary that a GGUF carries.
 use super::Metadata;
 use crate::Result;
+use crate::tokenizer::VocabParts;
 
 /// Tokens and merges as a GGUF has them; the tokenizer is built from it elsewhere.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,5 +40,12 @@ impl GgufVocab {
         }
         let merges = metadata.take_strings("tokenizer.ggml.merges").unwrap_or_default();
         Ok(Some(GgufVocab { model, pre, tokens, merges, token_type, bos, eos }))
+    }
+}
+
+impl From<GgufVocab> for VocabParts {
+    fn from(vocab: GgufVocab) -> VocabParts {
+        let GgufVocab { model: _, pre, tokens, merges, token_type, bos, eos } = vocab;
+        VocabParts { tokens, merges, token_type, pre, bos: Some(bos), eos: Some(eos) }
     }
 }

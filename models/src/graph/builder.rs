@@ -59,9 +59,14 @@ impl<'a> Builder<'a> {
     }
 
     /// Declares a state input; its module name follows from `name`.
-    pub(super) fn state(&mut self, name: &str, ty: StateType) -> Value {
+    pub(super) fn state(&mut self, name: &str, ty: StateType) {
         self.states.push(((self.module_name)(name), ty));
-        self.func.input(name, Type::State(ty))
+        self.func.input(name, Type::State(ty));
+    }
+
+    /// The state input of that name.
+    pub(super) fn get_state(&self, name: &str) -> Value {
+        self.func.find(name).unwrap_or_else(|| panic!("no state `{name}` is declared"))
     }
 
     /// Type of a weight by its local name. A failed look-up surfaces in [`Builder::finish`].

@@ -39,6 +39,7 @@ pub(super) fn layer(
     let angles = b.input("angles", shapes.angles(tokens()));
     let closed = (ratio > 0).then(|| b.input("closed", shapes.angles(closed(ratio))));
     let step = Step { pos, angles, closed };
+    declare_states(&mut b, config, &shapes, ratio);
 
     let (x, gates) = hc_enter(&mut b, config, h, "attn");
     let (y, states) = attention(&mut b, config, &shapes, ratio, x, &step);
@@ -50,6 +51,19 @@ pub(super) fn layer(
     let mut results = vec![h];
     results.extend(states);
     b.finish(&results)
+}
+
+/// The states of a layer (spec 3.1).
+fn declare_states(b: &mut Builder<'_>, c: &Config, shapes: &Shapes, ratio: u32) {
+    b.state("raw", shapes.ring());
+    if ratio > 0 {
+        b.state("tail", shapes.tail(ratio, c.head_dim));
+        b.state("entries", shapes.entries(ratio));
+    }
+    if StateKind::overlaps(ratio) {
+        b.state("index_tail", shapes.tail(ratio, c.index_head_dim));
+        b.state("index_entries", shapes.index_entries(ratio));
+    }
 }
 
 /// Spec 2.1: gates from all streams, the streams joined, the sublayer's norm.
@@ -77,7 +91,7 @@ fn attention(
 ) -> (Value, Vec<Value>) {
     let eps = || A::Real(c.rms_norm_eps);
     let (pos, angles) = (step.pos, step.angles);
-    let raw0 = b.state("raw", shapes.ring());
+    let raw0 = b.get_state("raw");
 
     // Queries through a low rank, normed per head.
     let qa = b.linear("qa", x, "attn_q_a");
@@ -100,10 +114,9 @@ fn attention(
             (b.op("att", "attend_window", args), vec![])
         }
         Some(closed) => {
-            let (entry, tail1) =
-                compressor(b, c, "attn", "c", shapes.tail(ratio, c.head_dim), x, closed, pos);
+            let (entry, tail1) = compressor(b, c, "attn", "c", x, closed, pos);
             let entry = shapes.to_row(b, "c.row", entry);
-            let entries0 = b.state("entries", shapes.entries(ratio));
+            let entries0 = b.get_state("entries");
             let entries1 = b.op("entries1", "append", [entries0.into(), entry.into(), pos.into()]);
             if StateKind::overlaps(ratio) {
                 let (idx, mut index_states) = indexer(b, c, shapes, x, qr, step, closed);
@@ -128,13 +141,11 @@ fn attention(
 }
 
 /// Spec 2.5, up to the rope of the entry: the normed, rotated rows, and the new tail.
-#[allow(clippy::too_many_arguments, reason = "each is one operand of the formula")]
 fn compressor(
     b: &mut Builder<'_>,
     c: &Config,
     weights: &str,
     values: &str,
-    tail: ds4_ir::StateType,
     x: Value,
     closed: Value,
     pos: Value,
@@ -142,7 +153,7 @@ fn compressor(
     let w = |part: &str| format!("{weights}_compressor_{part}");
     let v = |part: &str| format!("{values}.{part}");
     let tail_name = if weights == "attn" { "tail" } else { "index_tail" };
-    let tail0 = b.state(tail_name, tail);
+    let tail0 = b.get_state(tail_name);
     let k = b.unrounded(&v("k"), x, &w("kv"));
     let gate = b.unrounded(&v("gate"), x, &w("gate"));
     let ape = w("ape");
@@ -165,10 +176,9 @@ fn indexer(
     closed: Value,
 ) -> (Value, Vec<Value>) {
     let fmt = shapes.index_format();
-    let tail = shapes.tail(4, c.index_head_dim);
-    let (key, tail1) = compressor(b, c, "indexer", "i", tail, x, closed, step.pos);
+    let (key, tail1) = compressor(b, c, "indexer", "i", x, closed, step.pos);
     let key = b.op("i.row", "to_index", [key.into(), A::Word(&fmt)]);
-    let keys0 = b.state("index_entries", shapes.index_entries(4));
+    let keys0 = b.get_state("index_entries");
     let keys1 = b.op("keys1", "append", [keys0.into(), key.into(), step.pos.into()]);
 
     let jb = b.linear("jb", qr, "indexer.attn_q_b");

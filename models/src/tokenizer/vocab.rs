@@ -26,7 +26,7 @@ pub struct VocabParts {
 const TYPE_CONTROL: i32 = 3;
 
 /// The split patterns of DeepSeek V3 and V4 (spec 5.1, encoding order, step 2).
-const DEEPSEEK_PATTERNS: [&str; 3] = [
+pub(crate) const DEEPSEEK_PATTERNS: [&str; 3] = [
     r"\p{N}{1,3}",
     "[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+",
     concat!(

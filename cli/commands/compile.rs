@@ -1,0 +1,106 @@
+//! `ds4c compile`: a model to an artifact.
+use crate::args::CompileArgs;
+use crate::compile::{self, Request};
+use crate::open::{CLASS_DEFAULT, cache};
+use crate::{demo, progress, selftest};
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use ds4_models::{Config, Mix};
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+
+/// Where to stop and print.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Emit {
+    /// The module as the builders wrote it
+    Model,
+}
+
+/// Compile a model for this machine.
+#[derive(Args, Debug)]
+pub struct CompileCommand {
+    /// A Hugging Face folder, a .gguf, `demo`, or with --emit the built-in `flash` or `pro`
+    model: PathBuf,
+    /// The artifact, or the text with --emit; MODEL.ds4 or standard output if absent
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    compile: CompileArgs,
+    /// Print a form of the model instead of writing an artifact
+    #[arg(long, value_enum)]
+    emit: Option<Emit>,
+    /// Types of the weights of `flash` and `pro`: official, official-like, ds4-q2, ds4-q4, ds4-q2q4
+    #[arg(long, value_name = "MIX", value_parser = mix, requires = "emit")]
+    weights: Option<Mix>,
+    /// Hash every byte of the weights for `verify --full`; done anyhow for up to 1 GB
+    #[arg(long)]
+    hash: bool,
+}
+
+/// A mix of element types by name.
+pub(super) fn mix(text: &str) -> Result<Mix, String> {
+    let names: Vec<&str> = Mix::NAMES.iter().map(|(n, _)| *n).collect();
+    Mix::parse(text).ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
+
+/// A built-in configuration by name, unless a file of that name is meant.
+fn built_in(model: &Path) -> Option<(&'static str, Config)> {
+    let known = [("flash", Config::flash as fn() -> Config), ("pro", Config::pro)];
+    let found = known.into_iter().find(|(name, _)| model == Path::new(name) && !model.exists())?;
+    Some((found.0, found.1()))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A model that cannot be compiled, a file that cannot be written.
+pub fn compile(args: &CompileCommand) -> Result<()> {
+    let wish = args.compile.wish();
+    let request = Request { class: wish.class.unwrap_or(CLASS_DEFAULT), ctx: wish.ctx };
+    if let Some((name, config)) = built_in(&args.model) {
+        if args.emit.is_none() {
+            bail!("{name}: the built-in configuration has no weights: expected --emit, or a folder or file");
+        }
+        let mix = args.weights.unwrap_or(Mix::Official);
+        let module = compile::module_without_weights(name, &config, mix, request)?;
+        return emit(args, &module.to_string());
+    }
+    if args.weights.is_some() {
+        bail!("--weights: expected with `flash` or `pro`, got {}", args.model.display());
+    }
+    let is_demo = args.model == Path::new(demo::NAME) && !args.model.exists();
+    let model = if is_demo { demo::unpack(&cache()?)? } else { args.model.clone() };
+    let output = match &args.output {
+        Some(path) => path.clone(),
+        None => default_output(&model)?,
+    };
+    let folder = match output.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    let spinner = progress::spinner(&format!("compiling {}", model.display()));
+    let mut artifact = compile::compile(&model, &folder, request)?;
+    if args.emit.is_some() {
+        spinner.finish_and_clear();
+        return emit(args, &artifact.module.to_string());
+    }
+    artifact.selftest = Some(selftest::make(&artifact, &model, &folder, args.hash)?);
+    artifact.write(&output)?;
+    spinner.finish_and_clear();
+    let (module, size) = (&artifact.module, std::fs::metadata(&output).map_or(0, |m| m.len()));
+    eprintln!("{}: class {}, context {}, {} bytes", output.display(), module.class, module.ctx, size);
+    Ok(())
+}
+
+fn default_output(model: &Path) -> Result<PathBuf> {
+    let absolute = model.canonicalize().with_context(|| model.display().to_string())?;
+    let stem = absolute.file_stem().context("expected a model with a name")?;
+    Ok(PathBuf::from(stem).with_extension("ds4"))
+}
+
+fn emit(args: &CompileCommand, text: &str) -> Result<()> {
+    match &args.output {
+        Some(path) => std::fs::write(path, text).with_context(|| path.display().to_string()),
+        None => Ok(stdout().lock().write_all(text.as_bytes())?),
+    }
+}

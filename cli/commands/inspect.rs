@@ -1,0 +1,71 @@
+//! `ds4c inspect`: what an artifact holds.
+use anyhow::Result;
+use clap::Args;
+use ds4_ir::plan::state_bytes;
+use ds4_runtime::Artifact;
+use std::collections::BTreeMap;
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+/// Show what an artifact holds.
+#[derive(Args, Debug)]
+pub struct InspectArgs {
+    /// The artifact
+    file: PathBuf,
+    /// Print the module's text
+    #[arg(long)]
+    module: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// No artifact, or a damaged one.
+pub fn inspect(args: &InspectArgs) -> Result<()> {
+    let artifact = Artifact::read(&args.file)?;
+    let mut out = stdout().lock();
+    let text = if args.module { artifact.module.to_string() } else { describe(&artifact) };
+    out.write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// The artifact in some thirty lines.
+fn describe(artifact: &Artifact) -> String {
+    let Artifact { meta, module, plan, table, tokenizer, selftest } = artifact;
+    let mut text = format!("model     {} ({})\n", meta.model, meta.compiler);
+    text += &format!("identity  {}\n", meta.identity);
+    text += &format!("class     {}\ncontext   {}\nvocab     {}\n", module.class, module.ctx, module.vocab);
+    let words = tokenizer.as_ref().map_or("none".to_string(), |t| format!("{} bytes", t.len()));
+    text += &format!("tokenizer {words}\n");
+    let test =
+        selftest.as_ref().map_or("none".to_string(), |t| format!("{} tokens by {}", t.ids.len(), t.made_by));
+    text += &format!("self-test {test}\n\nfiles\n");
+    for (file, mark) in table.files.iter().zip(&meta.files) {
+        text += &format!("  {file}  {} bytes\n", mark.bytes);
+    }
+    text += "\nweights by type\n";
+    let mut by_type: BTreeMap<String, (usize, u64)> = BTreeMap::new();
+    for entry in &table.entries {
+        let slot = by_type.entry(entry.ty.scalar.to_string()).or_default();
+        slot.0 += 1;
+        slot.1 += entry.parts.iter().map(|p| p.bytes * u64::from(p.count)).sum::<u64>();
+    }
+    for (scalar, (count, bytes)) in by_type {
+        text += &format!("  {scalar:<9} {count:>5} weights {bytes:>15} bytes\n");
+    }
+    let states: u64 = module.states.iter().map(|s| state_bytes(&s.ty, module.ctx)).sum();
+    text += &format!("\nstates    {} of {states} bytes at the full context\n", module.states.len());
+    for graph in &module.graphs {
+        let launches: usize = graph.calls.iter().map(|c| plan.launches[c.func].launches.len()).sum();
+        text += &format!("graph     @{}: {} calls, {launches} launches\n", graph.name, graph.calls.len());
+    }
+    text += "\nlaunches by function\n";
+    for list in &plan.launches {
+        text += &format!("  @{:<20} {:>4}\n", list.func, list.launches.len());
+    }
+    text += "\narena by tokens in a step\n";
+    for bucket in &plan.buckets {
+        text += &format!("  {:>6} {:>15} bytes\n", bucket.maxima.tokens, bucket.arena_bytes);
+    }
+    text
+}

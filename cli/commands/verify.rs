@@ -1,0 +1,42 @@
+//! `ds4c verify`: does this artifact answer here what it answered to its compiler?
+use crate::selftest;
+use anyhow::{Result, bail};
+use clap::Args;
+use ds4_runtime::Artifact;
+use std::path::{Path, PathBuf};
+
+/// Check an artifact on this machine.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// The artifact
+    file: PathBuf,
+    /// Hash every byte of the weights too
+    #[arg(long)]
+    full: bool,
+    /// Threads; one per core if 0
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    threads: usize,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The artifact does not pass.
+pub fn verify(args: &VerifyArgs) -> Result<()> {
+    let artifact = Artifact::read(&args.file)?;
+    let folder = args.file.parent().unwrap_or(Path::new(""));
+    if args.full {
+        selftest::verify_bytes(&artifact, folder)?;
+        println!("weights   every byte as compiled");
+    }
+    let made_by = artifact.selftest.as_ref().map_or(String::new(), |t| t.made_by.clone());
+    let verdict = selftest::verify(artifact, folder, args.threads)?;
+    let (worst, median) = verdict.allowed;
+    println!("logits    against {made_by}: worst difference {:.2e}, at most {worst:.0e}", verdict.worst);
+    println!("          median difference {:.2e}, at most {median:.0e}", verdict.median);
+    if !verdict.passes() {
+        bail!("{}: the logits differ by more than the class allows", args.file.display());
+    }
+    println!("passed");
+    Ok(())
+}

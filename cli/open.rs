@@ -1,0 +1,126 @@
+//! From what a person calls MODEL to an artifact, compiling on demand into the cache.
+use crate::compile::{Request, compile};
+use crate::{demo, progress};
+use anyhow::{Context, Result, bail};
+use ds4_ir::Class;
+use ds4_models::tokenizer::Tokenizer;
+use ds4_runtime::{Artifact, Engine, artifact, mark};
+use std::path::{Path, PathBuf};
+
+/// Numeric class if none is asked for.
+pub const CLASS_DEFAULT: Class = Class::Fast;
+
+/// How to open a model.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish {
+    /// Numeric class; `None` takes the artifact's, or the default.
+    pub class: Option<Class>,
+    /// Longest context in tokens; `None` takes the artifact's, or the default.
+    pub ctx: Option<u32>,
+}
+
+/// A compiled model and the folder from which its relative paths count.
+pub struct Opened {
+    /// The artifact.
+    pub artifact: Artifact,
+    /// Folder of the artifact.
+    pub folder: PathBuf,
+    /// Whether it is the bundled demo.
+    pub is_demo: bool,
+}
+
+impl Opened {
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// The model has none, or it is damaged.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let Some(json) = &self.artifact.tokenizer else {
+            bail!(
+                "{}: the model has no tokenizer; only commands on token ids work",
+                self.artifact.meta.model
+            );
+        };
+        let tokenizer = Tokenizer::from_json(json).context("tokenizer of the artifact")?;
+        let meta = &self.artifact.meta;
+        Ok(tokenizer.with_bos_eos(Some(meta.bos), meta.eos.first().copied())?)
+    }
+
+    /// An engine on `threads` threads, 0 for one per core.
+    ///
+    /// # Errors
+    /// Weights that are missing or changed.
+    pub fn engine(&self, threads: usize) -> Result<Engine> {
+        Ok(Engine::new(self.artifact.clone(), &self.folder, threads)?)
+    }
+}
+
+/// The folder for compiled and unpacked models.
+///
+/// # Errors
+/// The platform names none, or it cannot be made.
+pub fn cache() -> Result<PathBuf> {
+    let base = dirs::cache_dir().context("no cache folder: set XDG_CACHE_HOME or HOME")?;
+    let folder = base.join("ds4");
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    Ok(folder)
+}
+
+/// Opens `model`: an artifact, a checkpoint, `demo`, or `None` for the demo too.
+///
+/// # Errors
+/// A model that cannot be read or compiled, or an artifact that is not what was wished for.
+pub fn open(model: Option<&Path>, wish: Wish) -> Result<Opened> {
+    let is_demo = model.is_none_or(|m| m == Path::new(demo::NAME) && !m.exists());
+    let path = match model {
+        Some(path) if !is_demo => path.to_path_buf(),
+        _ => demo::unpack(&cache()?)?,
+    };
+    if Artifact::is_artifact(&path) {
+        return given(&path, wish);
+    }
+    let request = Request { class: wish.class.unwrap_or(CLASS_DEFAULT), ctx: wish.ctx };
+    let folder = cache()?.join("artifacts");
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let cached = folder.join(format!("{}.ds4", key(&path, request)?));
+    // A cached artifact that cannot be read is made again: it holds nothing that is not in the model.
+    if let Ok(artifact) = Artifact::read(&cached) {
+        return Ok(Opened { artifact, folder, is_demo });
+    }
+    let spinner = progress::spinner(&format!("compiling {}", path.display()));
+    let artifact = compile(&path, &folder, request)?;
+    artifact.write(&cached)?;
+    spinner.finish_and_clear();
+    Ok(Opened { artifact, folder, is_demo })
+}
+
+fn given(path: &Path, wish: Wish) -> Result<Opened> {
+    let artifact = Artifact::read(path)?;
+    let module = &artifact.module;
+    if let Some(class) = wish.class.filter(|c| *c != module.class) {
+        bail!("{}: expected class {class}, got an artifact of class {}", path.display(), module.class);
+    }
+    if let Some(ctx) = wish.ctx.filter(|c| *c > module.ctx) {
+        bail!("{}: expected a context of {ctx} tokens, got an artifact for {}", path.display(), module.ctx);
+    }
+    let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
+    Ok(Opened { artifact, folder, is_demo: false })
+}
+
+/// What a cached artifact depends on: the program, the model's files as they are, the request.
+fn key(model: &Path, request: Request) -> Result<String> {
+    let absolute = model.canonicalize().with_context(|| model.display().to_string())?;
+    let mut files = vec![absolute.clone()];
+    if absolute.is_dir() {
+        let entries = std::fs::read_dir(&absolute).with_context(|| model.display().to_string())?;
+        files.extend(entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_file()));
+        files.sort();
+    }
+    let mut hasher = blake3::Hasher::new();
+    let program = (env!("CARGO_PKG_VERSION"), artifact::VERSION);
+    hasher.update(format!("{program:?} {request:?}\n").as_bytes());
+    for file in files {
+        hasher.update(format!("{} {:?}\n", file.display(), mark(&file)?).as_bytes());
+    }
+    Ok(hasher.finalize().to_hex()[..32].to_string())
+}
