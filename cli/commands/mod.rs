@@ -2,8 +2,10 @@
 pub mod chat;
 pub mod compile;
 pub mod diff;
+pub mod emit;
 pub mod inspect;
 pub mod logits;
+pub mod probe;
 pub mod run;
 pub mod synth;
 pub mod tokens;

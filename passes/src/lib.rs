@@ -4,6 +4,7 @@
 //! file; what a target can do and what it costs comes from [`Target`].
 mod canonicalize;
 mod cost;
+mod emit;
 mod extract;
 mod fuse;
 mod machine;
@@ -19,6 +20,7 @@ mod unfuse;
 
 pub use canonicalize::{canonicalize, normal_form};
 pub use cost::{Cost, Site, func_cost, launch_cost, weight_bytes};
+pub use emit::{dot, planned};
 pub use fuse::{Price, fuse};
 pub use machine::{Device, Disk, Host, Machine};
 pub use optimize::{Phase, map_funcs, optimize};
