@@ -161,8 +161,11 @@ fn module(func: &Func) -> Module {
     module
 }
 
-/// Random weights of a module.
-struct Weights(Vec<(Scalar, Vec<usize>, Vec<(&'static [u8], &'static [u8])>)>);
+/// Codes and scales of each matrix of a weight.
+type Items = Vec<(&'static [u8], &'static [u8])>;
+
+/// Random weights of a module: type, extents, bytes.
+struct Weights(Vec<(Scalar, Vec<usize>, Items)>);
 
 impl Weights {
     fn new(module: &Module, seed: u64) -> Weights {

@@ -14,13 +14,16 @@ pub(super) struct Plan {
     buckets: Vec<Bucket>,
 }
 
+/// Per value: address and bytes of its kernel's scratch.
+type Scratch = Vec<Option<(u64, u64)>>;
+
 #[derive(Serialize, Deserialize)]
 struct Bucket {
     tokens: u32,
     wanted: u32,
     arena_bytes: u64,
     graphs: Vec<(String, Vec<u64>, Vec<u64>)>,
-    funcs: Vec<(String, Vec<Option<u64>>, Vec<Option<(u64, u64)>>, u64)>,
+    funcs: Vec<(String, Vec<Option<u64>>, Scratch, u64)>,
 }
 
 impl From<&plan::Plan> for Plan {
