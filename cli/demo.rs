@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// Name by which a person asks for it.
 pub const NAME: &str = "demo";
 /// What `ds4 run` continues if nothing else is given.
-pub const PROMPT: &str = "In the beginning God created";
+pub const PROMPT: &str = "And it came to pass in those days,";
 
 /// The files of the model's folder.
 const FILES: [(&str, &[u8]); 3] = [

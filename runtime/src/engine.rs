@@ -22,6 +22,7 @@ pub struct Engine {
 }
 
 pub(crate) struct Shared {
+    pub(crate) identity: String,
     pub(crate) module: Module,
     pub(crate) plan: Plan,
     pub(crate) weights: Weights,
@@ -50,7 +51,7 @@ impl Engine {
         let programs = plan.buckets.iter().map(program).collect();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("ds4-{i}"));
         let threads = pool.build().map_err(|e| Error::Invalid(format!("threads: {e}")))?;
-        let shared = Shared { module, plan, weights, programs, main, threads };
+        let shared = Shared { identity: meta.identity, module, plan, weights, programs, main, threads };
         Ok(Engine { shared: Arc::new(shared) })
     }
 
@@ -60,6 +61,11 @@ impl Engine {
     /// Not enough memory for its states.
     pub fn session(&self) -> Result<Session> {
         Session::new(self.clone())
+    }
+
+    /// The model's identity: hex of a blake3 over configuration, tokenizer and samples of all weights.
+    pub fn identity(&self) -> &str {
+        &self.shared.identity
     }
 
     /// The module that is executed.

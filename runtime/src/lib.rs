@@ -11,10 +11,12 @@ mod probe;
 mod program;
 mod sampler;
 mod session;
+mod snapshot;
 mod step;
 mod weights;
 
 pub mod artifact;
+pub mod store;
 
 pub use artifact::{Artifact, FileMark, Meta, SelfTest};
 pub use engine::Engine;

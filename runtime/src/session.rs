@@ -21,7 +21,7 @@ pub enum Want {
 /// the number of threads.
 pub struct Session {
     engine: Engine,
-    states: Vec<Held>,
+    pub(crate) states: Vec<Held>,
     params: Vec<Param>,
     arena: Option<Memory>,
     position: u64,
@@ -213,6 +213,17 @@ impl Session {
     pub fn reset(&mut self) {
         self.position = 0;
         self.written = 0;
+    }
+
+    /// Says that the states are those after `position` tokens and hold no spare rows for a rewind.
+    pub(crate) fn set_restored(&mut self, position: u64) {
+        self.position = position;
+        self.written = if position == 0 { 0 } else { position + u64::from(REWIND_MAX) };
+    }
+
+    /// The parameters' bytes, in the module's order.
+    pub(crate) fn param_bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.params.iter().map(|p| p.memory.bytes())
     }
 
     /// Sets a parameter of the module by name.

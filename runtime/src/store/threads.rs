@@ -1,0 +1,84 @@
+//! Saving beside decoding: one thread writes captures, another keeps journals synced.
+use super::save::{Capture, Saved};
+use super::{Store, StoreError};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Captures that may wait. Each holds a copy of its rows in memory.
+const WAITING: usize = 2;
+/// How often open journals are synced: with the time a sync takes, within the promised 5 s.
+const SYNC_EVERY: Duration = Duration::from_secs(2);
+
+type Job = (Capture, Sender<Result<Saved, StoreError>>);
+
+/// Writes what is handed to it. Dropping it finishes all saves and syncs all journals.
+pub struct Writer {
+    jobs: Option<SyncSender<Job>>,
+    /// Closed to end the second thread.
+    end: Option<Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// A save on its way.
+pub struct Ticket(Receiver<Result<Saved, StoreError>>);
+
+impl Ticket {
+    /// Waits until the boundary is on the disk, or says why not.
+    pub fn wait(self) -> Result<Saved, StoreError> {
+        self.0.recv().unwrap_or(Err(StoreError::Stopped))
+    }
+}
+
+impl Writer {
+    /// Starts the threads. A failed save is a warning of the store as well as the ticket's result.
+    pub fn start(store: Arc<Store>) -> std::io::Result<Writer> {
+        let (jobs, queue) = sync_channel::<Job>(WAITING);
+        let (end, ended) = channel();
+        let saver = Arc::clone(&store);
+        let save = move || {
+            for (capture, done) in queue {
+                let result = saver.commit(&capture);
+                if let Err(error) = &result {
+                    saver.warn(format!("state at {} tokens not saved: {error}", capture.position()));
+                }
+                drop(done.send(result)); // Nobody has to wait for it.
+            }
+            // When entries were last used is written too; without it eviction knows a little less.
+            drop(saver.locked(|_| Ok(())));
+        };
+        let sync = move || {
+            while ended.recv_timeout(SYNC_EVERY) == Err(RecvTimeoutError::Timeout) {
+                if let Err(error) = store.sync_sessions() {
+                    store.warn(error.to_string());
+                }
+            }
+            if let Err(error) = store.sync_sessions() {
+                store.warn(error.to_string());
+            }
+        };
+        let spawn = |name: &str| std::thread::Builder::new().name(name.into());
+        let threads = vec![spawn("store save").spawn(save)?, spawn("store sync").spawn(sync)?];
+        Ok(Writer { jobs: Some(jobs), end: Some(end), threads })
+    }
+
+    /// Queues a save; gives the capture back if too many wait already. A boundary that is skipped
+    /// costs nothing but itself: the next one includes its entries.
+    pub fn save(&self, capture: Capture) -> Result<Ticket, Capture> {
+        let (done, result) = channel();
+        match self.jobs.as_ref().expect("open until dropped").try_send((capture, done)) {
+            Ok(()) => Ok(Ticket(result)),
+            Err(TrySendError::Full((capture, _)) | TrySendError::Disconnected((capture, _))) => Err(capture),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop((self.jobs.take(), self.end.take()));
+        for thread in self.threads.drain(..) {
+            drop(thread.join()); // A panic there was reported by the thread itself.
+        }
+    }
+}
