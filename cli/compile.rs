@@ -3,7 +3,7 @@ use anyhow::{Context, Result, bail};
 use ds4_ir::{Class, Module, TensorType, WeightTable};
 use ds4_models::graph::{self, GraphError, Options, WeightTypes};
 use ds4_models::tokenizer::{Tokenizer, VocabParts};
-use ds4_models::{Checkpoint, Config, Mix, Words, layer_tensors, top_tensors};
+use ds4_models::{Checkpoint, Config, Mix, Words};
 use ds4_runtime::{Artifact, Meta, Weights, mark, sample_all};
 use std::path::{Path, PathBuf};
 
@@ -28,19 +28,31 @@ impl WeightTypes for Types<'_> {
     }
 }
 
+/// The module of the model at `model`, as its builders write it.
+///
+/// # Errors
+/// A model that cannot be read or has no module of this class and context.
+pub fn module_of(model: &Path, request: Request) -> Result<Module> {
+    build(&Checkpoint::open(model)?, model, request)
+}
+
+fn build(checkpoint: &Checkpoint, model: &Path, request: Request) -> Result<Module> {
+    let config = checkpoint.config();
+    let ctx = request.ctx.unwrap_or(CTX_DEFAULT.min(config.max_position_embeddings));
+    let (name, mtp_blocks) = (model_name(model), checkpoint.mtp_blocks().min(1));
+    let options = Options { name, class: request.class, ctx, mtp_blocks };
+    Ok(graph::build(config, &Types(checkpoint), &options)?)
+}
+
 /// Compiles the model at `model` into an artifact that will lie in `folder`.
 ///
 /// # Errors
 /// A model that cannot be read or has no module of this class and context.
 pub fn compile(model: &Path, folder: &Path, request: Request) -> Result<Artifact> {
     let checkpoint = Checkpoint::open(model)?;
-    let config = checkpoint.config();
-    let ctx = request.ctx.unwrap_or(CTX_DEFAULT.min(config.max_position_embeddings));
-    let name = model_name(model);
-    let mtp_blocks = checkpoint.mtp_blocks().min(1);
-    let options = Options { name: name.clone(), class: request.class, ctx, mtp_blocks };
-    let module = graph::build(config, &Types(&checkpoint), &options)?;
-    let plan = ds4_passes::plan(&module)?;
+    let (config, name) = (checkpoint.config(), model_name(model));
+    let module = build(&checkpoint, model, request)?;
+    let (module, plan) = ds4_passes::optimize(&module, ds4_passes::Target::Cpu, &mut |_, _| ())?;
 
     let entries = module.weights.iter().map(|w| checkpoint.weight(&w.name));
     let entries = entries.collect::<Result<_, _>>()?;
@@ -74,29 +86,15 @@ pub fn compile(model: &Path, folder: &Path, request: Request) -> Result<Artifact
 /// # Errors
 /// A class or context that the model does not have.
 pub fn module_without_weights(name: &str, config: &Config, mix: Mix, request: Request) -> Result<Module> {
-    let types = MixTypes { config, mix };
+    let types = graph::Builtin::new(config, mix);
     let ctx = request.ctx.unwrap_or(CTX_DEFAULT.min(config.max_position_embeddings));
-    let options = Options { name: name.to_string(), class: request.class, ctx, mtp_blocks: 0 };
+    let options = Options {
+        name: name.to_string(),
+        class: request.class,
+        ctx,
+        mtp_blocks: config.num_nextn_predict_layers.min(1),
+    };
     Ok(graph::build(config, &types, &options)?)
-}
-
-/// Types of weights as a published mix has them.
-struct MixTypes<'a> {
-    config: &'a Config,
-    mix: Mix,
-}
-
-impl WeightTypes for MixTypes<'_> {
-    fn weight_type(&self, name: &str) -> Result<TensorType, GraphError> {
-        let layer = name.strip_prefix("blk.").and_then(|n| n.split('.').next()?.parse().ok());
-        let tensors = match layer {
-            Some(layer) => layer_tensors(self.config, layer),
-            None => top_tensors(self.config),
-        };
-        let tensor = tensors.iter().find(|t| t.name == name);
-        let tensor = tensor.unwrap_or_else(|| panic!("{name} is no tensor of the model"));
-        Ok(TensorType::fixed(self.mix.scalar(tensor), &tensor.shape))
-    }
 }
 
 /// The last part of the path, made of characters that a name may have.

@@ -1,6 +1,6 @@
 //! `ds4c`: compiles models and looks into what it made.
 use clap::{Parser, Subcommand};
-use ds4::commands::{compile, diff, exit, inspect, synth, verify};
+use ds4::commands::{compile, diff, exit, inspect, probe, synth, verify};
 use std::process::ExitCode;
 
 /// Compile DeepSeek V4 models for one machine.
@@ -18,6 +18,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     Diff(diff::DiffArgs),
     Synth(synth::SynthArgs),
+    Probe(probe::ProbeArgs),
 }
 
 fn main() -> ExitCode {
@@ -27,5 +28,6 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::verify(&args),
         Command::Diff(args) => diff::diff(&args),
         Command::Synth(args) => synth::synth(&args),
+        Command::Probe(args) => probe::probe(&args),
     })
 }

@@ -1,20 +1,14 @@
 //! `ds4c compile`: a model to an artifact.
+use super::emit::EmitArgs;
 use crate::args::CompileArgs;
 use crate::compile::{self, Request};
 use crate::open::{CLASS_DEFAULT, cache};
 use crate::{demo, progress, selftest};
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use ds4_models::{Config, Mix};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
-
-/// Where to stop and print.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Emit {
-    /// The module as the builders wrote it
-    Model,
-}
 
 /// Compile a model for this machine.
 #[derive(Args, Debug)]
@@ -26,9 +20,8 @@ pub struct CompileCommand {
     output: Option<PathBuf>,
     #[command(flatten)]
     compile: CompileArgs,
-    /// Print a form of the model instead of writing an artifact
-    #[arg(long, value_enum)]
-    emit: Option<Emit>,
+    #[command(flatten)]
+    emit: EmitArgs,
     /// Types of the weights of `flash` and `pro`: official, official-like, ds4-q2, ds4-q4, ds4-q2q4
     #[arg(long, value_name = "MIX", value_parser = mix, requires = "emit")]
     weights: Option<Mix>,
@@ -58,18 +51,21 @@ pub fn compile(args: &CompileCommand) -> Result<()> {
     let wish = args.compile.wish();
     let request = Request { class: wish.class.unwrap_or(CLASS_DEFAULT), ctx: wish.ctx };
     if let Some((name, config)) = built_in(&args.model) {
-        if args.emit.is_none() {
+        let Some(form) = args.emit.emit else {
             bail!("{name}: the built-in configuration has no weights: expected --emit, or a folder or file");
-        }
+        };
         let mix = args.weights.unwrap_or(Mix::Official);
         let module = compile::module_without_weights(name, &config, mix, request)?;
-        return emit(args, &module.to_string());
+        return emit(args, &args.emit.text(&module, form)?);
     }
     if args.weights.is_some() {
         bail!("--weights: expected with `flash` or `pro`, got {}", args.model.display());
     }
     let is_demo = args.model == Path::new(demo::NAME) && !args.model.exists();
     let model = if is_demo { demo::unpack(&cache()?)? } else { args.model.clone() };
+    if let Some(form) = args.emit.emit {
+        return emit(args, &args.emit.text(&compile::module_of(&model, request)?, form)?);
+    }
     let output = match &args.output {
         Some(path) => path.clone(),
         None => default_output(&model)?,
@@ -80,10 +76,6 @@ pub fn compile(args: &CompileCommand) -> Result<()> {
     };
     let spinner = progress::spinner(&format!("compiling {}", model.display()));
     let mut artifact = compile::compile(&model, &folder, request)?;
-    if args.emit.is_some() {
-        spinner.finish_and_clear();
-        return emit(args, &artifact.module.to_string());
-    }
     artifact.selftest = Some(selftest::make(&artifact, &model, &folder, args.hash)?);
     artifact.write(&output)?;
     spinner.finish_and_clear();

@@ -2,9 +2,11 @@
 pub mod chat;
 pub mod compile;
 pub mod diff;
+pub mod emit;
 pub mod inspect;
 pub mod kv;
 pub mod logits;
+pub mod probe;
 pub mod run;
 pub mod synth;
 pub mod tokens;

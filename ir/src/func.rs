@@ -114,6 +114,7 @@ struct ValueData {
     name: String,
     ty: Type,
     node: Option<Node>,
+    group: Option<u32>,
 }
 
 /// A function of the IR. See [`crate::verify`] for what makes it well formed.
@@ -123,6 +124,8 @@ pub struct Func {
     pub name: String,
     values: Vec<ValueData>,
     weights: Vec<(String, TensorType)>,
+    groups: u32,
+    open: bool,
     /// Returned values; the last version of every state is among them.
     pub results: Vec<Value>,
 }
@@ -149,8 +152,61 @@ impl Func {
         self.add(name.into(), ty, Some(node))
     }
 
+    /// Opens a `launch { }` block: the nodes up to [`Func::close_launch`] are one launch.
+    pub fn open_launch(&mut self) {
+        assert!(!self.open, "launch blocks do not nest");
+        self.open = true;
+    }
+
+    /// Closes the block that is open.
+    pub fn close_launch(&mut self) {
+        assert!(self.open, "no launch block is open");
+        self.open = false;
+        self.groups += 1;
+    }
+
+    /// The number of the `launch { }` block that a value's node stands in.
+    pub fn group(&self, v: Value) -> Option<u32> {
+        self.values[v.index()].group
+    }
+
+    /// What is launched, in order: single nodes and blocks. Views are not launched.
+    pub fn launches(&self) -> Vec<Vec<Value>> {
+        let mut launches: Vec<Vec<Value>> = Vec::new();
+        for (v, _) in self.nodes().filter(|(v, _)| self.view_of(*v).is_none()) {
+            match launches.last_mut() {
+                Some(last) if self.group(v).is_some() && self.group(last[0]) == self.group(v) => last.push(v),
+                _ => launches.push(vec![v]),
+            }
+        }
+        launches
+    }
+
+    /// The launches by what may run at once: consecutive launches of which none reads what another
+    /// one of them computes, and none touches a state version that another one consumes.
+    pub fn waves(&self) -> Vec<Vec<Vec<Value>>> {
+        let mut waves: Vec<Vec<Vec<Value>>> = Vec::new();
+        for launch in self.launches() {
+            match waves.last_mut() {
+                Some(wave) if wave.iter().all(|other| self.independent(other, &launch)) => wave.push(launch),
+                _ => waves.push(vec![launch]),
+            }
+        }
+        waves
+    }
+
+    fn independent(&self, first: &[Value], second: &[Value]) -> bool {
+        let nodes =
+            |launch: &[Value]| -> Vec<&Node> { launch.iter().filter_map(|v| self.node(*v)).collect() };
+        let (before, after) = (nodes(first), nodes(second));
+        let reads = |v: Value| after.iter().any(|n| n.values().any(|a| self.storage_of(a) == v));
+        let consumed = |v: Value| after.iter().any(|n| n.consumes() == Some(v));
+        !first.iter().any(|v| reads(*v)) && !before.iter().any(|n| n.values().any(consumed))
+    }
+
     fn add(&mut self, name: String, ty: Type, node: Option<Node>) -> Value {
-        self.values.push(ValueData { name, ty, node });
+        let group = self.open.then_some(self.groups).filter(|_| node.is_some());
+        self.values.push(ValueData { name, ty, node, group });
         Value(u32::try_from(self.values.len() - 1).expect("fewer than 2^32 values"))
     }
 

@@ -67,8 +67,8 @@ impl<F: Real> Buffer<F> {
 /// A value of the running step.
 #[derive(Clone, Debug)]
 pub struct Computed<F> {
-    /// Element type.
-    pub scalar: Scalar,
+    /// Type with symbols.
+    pub ty: TensorType,
     /// Extents in this step.
     pub dims: Vec<usize>,
     /// Elements.
@@ -76,16 +76,22 @@ pub struct Computed<F> {
 }
 
 impl<F: Real> Computed<F> {
-    fn zeros(ty: &TensorType, bind: &Bind) -> Computed<F> {
+    /// Zeros of the extents that `ty` has in a step.
+    pub(crate) fn zeros(ty: &TensorType, bind: &Bind) -> Computed<F> {
         let dims = bind.dims(ty);
         let (width, rows) = dims.split_last().expect("a tensor has an axis");
         let buffer = Buffer::zeros(ty.scalar, rows.iter().product(), *width);
-        Computed { scalar: ty.scalar, dims, buffer }
+        Computed { ty: ty.clone(), dims, buffer }
     }
 
     /// A view for an op.
     pub fn tensor(&self) -> Tensor<'_, F> {
-        Tensor { scalar: self.scalar, dims: &self.dims, data: self.buffer.data() }
+        Tensor { ty: &self.ty, scalar: self.ty.scalar, dims: &self.dims, data: self.buffer.data() }
+    }
+
+    /// The place for an op's result.
+    pub(crate) fn out(&mut self) -> Out<'_, F> {
+        Out::Tensor { scalar: self.ty.scalar, dims: &self.dims, data: self.buffer.data_mut() }
     }
 }
 
@@ -93,6 +99,12 @@ struct Held<F> {
     ty: StateType,
     capacity: usize,
     buffer: Buffer<F>,
+}
+
+/// Where a node's result goes, and the step.
+struct Place<'a, F> {
+    out: Out<'a, F>,
+    bind: &'a Bind,
 }
 
 /// A module with the states of one session.
@@ -132,7 +144,7 @@ impl<'m, F: Real> Interp<'m, F> {
         let mut values: Vec<Option<Computed<F>>> = graph.values.iter().map(|_| None).collect();
         for (i, buffer) in inputs.into_iter().enumerate() {
             let ty = graph.values[i].ty.tensor().expect("graph values are tensors");
-            values[i] = Some(Computed { scalar: ty.scalar, dims: bind.dims(ty), buffer });
+            values[i] = Some(Computed { ty: ty.clone(), dims: bind.dims(ty), buffer });
         }
         for call in &graph.calls {
             self.call(call, &mut values, bind);
@@ -157,12 +169,11 @@ impl<'m, F: Real> Interp<'m, F> {
         };
         for (v, node) in func.nodes() {
             match func.ty(v) {
-                Type::State(_) => self.update(func, call, node, &env, state_of(v), &state_of),
+                Type::State(_) => self.update(func, call, node, &env, &state_of, (state_of(v), bind)),
                 ty => {
                     let mut out = Computed::zeros(ty.tensor().expect("a tensor"), bind);
-                    let Computed { scalar, dims, buffer } = &mut out;
-                    let out_view = Out::Tensor { scalar: *scalar, dims, data: buffer.data_mut() };
-                    self.eval(func, call, node, &env, &state_of, out_view);
+                    let place = Place { out: out.out(), bind };
+                    self.eval(func, call, node, &env, &state_of, place);
                     env[v.index()] = Some(out);
                 }
             }
@@ -179,13 +190,13 @@ impl<'m, F: Real> Interp<'m, F> {
         call: &Call,
         node: &Node,
         env: &[Option<Computed<F>>],
-        index: usize,
         state_of: &dyn Fn(Value) -> usize,
+        (index, bind): (usize, &Bind),
     ) {
         let Held { ty, capacity, .. } = self.states[index];
         let mut buffer = std::mem::replace(&mut self.states[index].buffer, Buffer::Packed(Vec::new()));
         let out = Out::State(StateMut { ty, capacity, data: buffer.data_mut() });
-        self.eval(func, call, node, env, state_of, out);
+        self.eval(func, call, node, env, state_of, Place { out, bind });
         self.states[index].buffer = buffer;
     }
 
@@ -196,7 +207,7 @@ impl<'m, F: Real> Interp<'m, F> {
         node: &Node,
         env: &[Option<Computed<F>>],
         state_of: &dyn Fn(Value) -> usize,
-        out: Out<'_, F>,
+        place: Place<'_, F>,
     ) {
         let operands = node.args.iter().enumerate().map(|(i, arg)| match arg {
             Arg::Value(_) if node.op.writes() == Some(i) => Operand::Consumed,
@@ -209,6 +220,11 @@ impl<'m, F: Real> Interp<'m, F> {
             Arg::Lit(lit) => Operand::Lit(lit),
         });
         let operands: Vec<Operand<'_, F>> = operands.collect();
-        F::eval_of(node.op)(&mut Frame { operands: &operands, out });
+        F::eval_of(node.op)(&mut Frame {
+            operands: &operands,
+            out: place.out,
+            bind: place.bind,
+            scratch: &mut [],
+        });
     }
 }

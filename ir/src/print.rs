@@ -13,8 +13,18 @@ impl fmt::Display for Func {
             writeln!(f, "    @{}: {},", self.weight_name(w), self.weight_type(w))?;
         }
         writeln!(f, ") {{")?;
+        let mut open = None;
         for (v, node) in self.nodes() {
-            write!(f, "    %{} = {}", self.name(v), node.op.name)?;
+            let group = self.group(v);
+            if open.is_some() && open != group {
+                writeln!(f, "    }}")?;
+            }
+            if group.is_some() && open != group {
+                writeln!(f, "    launch {{")?;
+            }
+            open = group;
+            let indent = if group.is_some() { "        " } else { "    " };
+            write!(f, "{indent}%{} = {}", self.name(v), node.op.name)?;
             for (i, (arg, formal)) in node.args.iter().zip(node.op.operands()).enumerate() {
                 f.write_str(if i == 0 { " " } else { ", " })?;
                 match arg {
@@ -24,6 +34,9 @@ impl fmt::Display for Func {
                 }
             }
             writeln!(f, " : {}", self.ty(v))?;
+        }
+        if open.is_some() {
+            writeln!(f, "    }}")?;
         }
         let results: Vec<String> = self.results.iter().map(|v| format!("%{}", self.name(*v))).collect();
         writeln!(f, "    return {}\n}}", results.join(", "))

@@ -92,8 +92,9 @@ macro_rules! real {
                 self.min(other)
             }
             fn eval_of(op: &Op) -> fn(&mut Frame<'_, Self>) {
-                let Body::Primitive { $eval, .. } = &op.body;
-                *$eval
+                match &op.body {
+                    Body::Primitive { $eval, .. } | Body::Fused { $eval, .. } => *$eval,
+                }
             }
         }
     };

@@ -5,12 +5,14 @@
 //! - every node's type is the one that the op's row infers;
 //! - a state version is consumed by at most one write, so writes may be in place;
 //! - no version is read after it is consumed;
-//! - the last version of every state is returned, and no other.
+//! - the last version of every state is returned, and no other;
+//! - the nodes of a `launch { }` block may run in any order and at once: none reads what another one
+//!   computes or writes.
 //!
 //! For modules: every binding exists, has the type that the function's header declares, and no two
 //! calls of a graph share a state.
 use crate::module::{Call, Decl, Graph, Header, Module};
-use crate::ops::{Body, Sig, SigArg};
+use crate::ops::{Sig, SigArg};
 use crate::{Arg, Func, Node, TensorType, Type, Value};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -49,8 +51,7 @@ pub fn infer(func: &Func, node: &Node) -> Result<Type, String> {
             _ => return Err(format!("`{}` takes {formal}", node.op.name)),
         });
     }
-    let Body::Primitive { infer, .. } = &node.op.body;
-    infer(&Sig { args })
+    node.op.infer(&Sig { args })
 }
 
 /// Checks a function.
@@ -62,6 +63,7 @@ pub fn verify(func: &Func) -> Result<(), Vec<VerifyError>> {
     check.names();
     check.types();
     check.states();
+    check.launches();
     if check.errors.is_empty() { Ok(()) } else { Err(check.errors) }
 }
 
@@ -112,6 +114,25 @@ impl Check<'_> {
                     self.fail(v, format!("`{}` gives {ty}, declared {}", node.op.name, self.func.ty(v)));
                 }
                 Ok(_) => {}
+            }
+        }
+    }
+
+    fn launches(&mut self) {
+        let func = self.func;
+        for launch in func.launches().iter().filter(|l| l.len() > 1) {
+            for v in launch {
+                for a in func.node(*v).into_iter().flat_map(Node::values) {
+                    let name = func.name(a);
+                    if launch.contains(&func.storage_of(a)) {
+                        self.fail(*v, format!("reads %{name} of its own launch"));
+                    } else if launch
+                        .iter()
+                        .any(|w| w != v && func.node(*w).and_then(Node::consumes) == Some(a))
+                    {
+                        self.fail(*v, format!("reads %{name}, which its own launch consumes"));
+                    }
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 //! The interpreter and the CPU engine hand the same views to the same `eval`; only where the slices
 //! live differs (vectors there, the arena and the mapped files here).
 use crate::formats;
-use crate::{Lit, Real, Scalar, StateKind, StateType};
+use crate::{Bind, Lit, Real, Scalar, StateKind, StateType, TensorType};
 use std::borrow::Cow;
 
 /// An expert index and its weight.
@@ -45,6 +45,8 @@ pub enum DataMut<'a, F> {
 /// A value with its extents in this step.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'a, F> {
+    /// Type with symbols.
+    pub ty: &'a TensorType,
     /// Element type.
     pub scalar: Scalar,
     /// Extents in this step, outermost first.
@@ -311,6 +313,11 @@ pub struct Frame<'a, F> {
     pub operands: &'a [Operand<'a, F>],
     /// The result.
     pub out: Out<'a, F>,
+    /// The step that runs.
+    pub bind: &'a Bind,
+    /// Memory that the plan gives the kernel for this launch; holds anything. Empty where nothing
+    /// is planned, as in the interpreter.
+    pub scratch: &'a mut [u8],
 }
 
 impl<'a, F: Real> Frame<'a, F> {

@@ -1,10 +1,13 @@
 //! Gives every value of a step an address in one arena.
 //!
-//! The arena of a bucket is the graph's values, then the part of whatever function is running. In
-//! each, values go, largest first, into the lowest gap that is free for their whole life.
-use ds4_ir::module::{Graph, Header};
-use ds4_ir::plan::{Bucket, FuncPlan, GraphPlan, LaunchList, Maxima, Plan};
-use ds4_ir::{Func, Module, TensorType, Value};
+//! A function's values and the scratch of its kernels make up its part; the graph's values and the
+//! parts of the functions that it calls make up the arena. In each, what is largest goes first, into
+//! the lowest gap that is free for its whole life. What may run at once lives at the same time.
+use crate::Target;
+use crate::cost::{Site, args_of};
+use ds4_ir::module::{Call, Graph, Header};
+use ds4_ir::plan::{ALIGN, Bucket, FuncPlan, GraphPlan, LaunchList, Maxima, Plan};
+use ds4_ir::{Func, Module, Node, TensorType, Value};
 use std::cmp::Reverse;
 
 /// Largest numbers of tokens in a step, one bucket each.
@@ -26,13 +29,13 @@ pub enum PlanError {
 }
 
 /// Plans a module for steps of up to each of [`BUCKETS`] tokens that its context allows, and checks
-/// the plan.
+/// the plan. `target` says what scratch its kernels need.
 ///
 /// # Errors
 /// A value that fits no memory.
-pub fn plan(module: &Module) -> Result<Plan, PlanError> {
+pub fn plan(module: &Module, target: Target) -> Result<Plan, PlanError> {
     let fits = |tokens: &&u32| **tokens == 1 || **tokens <= module.ctx;
-    let buckets = BUCKETS.iter().filter(fits).map(|tokens| bucket(module, *tokens));
+    let buckets = BUCKETS.iter().filter(fits).map(|tokens| bucket(module, target, *tokens));
     let buckets = buckets.collect::<Result<_, _>>()?;
     let plan = Plan { launches: module.funcs.iter().map(launches).collect(), buckets };
     if let Err(why) = plan.check(module) {
@@ -42,23 +45,18 @@ pub fn plan(module: &Module) -> Result<Plan, PlanError> {
 }
 
 fn launches(func: &Func) -> LaunchList {
-    let runs = func.nodes().filter(|(v, _)| func.view_of(*v).is_none());
-    let launches = runs.map(|(v, _)| func.name(v).to_string()).collect();
-    LaunchList { func: func.name.clone(), launches }
+    let names = func.launches().concat().into_iter().map(|v| func.name(v).to_string());
+    LaunchList { func: func.name.clone(), launches: names.collect() }
 }
 
-fn bucket(module: &Module, tokens: u32) -> Result<Bucket, PlanError> {
+fn bucket(module: &Module, target: Target, tokens: u32) -> Result<Bucket, PlanError> {
     let maxima = Maxima::of(module, tokens);
     let funcs: Vec<FuncPlan> =
-        module.funcs.iter().map(|f| func_plan(f, &maxima)).collect::<Result<_, _>>()?;
-    let graphs: Vec<GraphPlan> =
-        module.graphs.iter().map(|g| graph_plan(g, &maxima)).collect::<Result<_, _>>()?;
-    let end = |g: (&Graph, &GraphPlan)| {
-        let called = g.0.calls.iter().map(|c| funcs[c.func].bytes).max().unwrap_or(0);
-        g.1.scratch + called
-    };
-    let arena_bytes = module.graphs.iter().zip(&graphs).map(end).max().unwrap_or(0);
-    Ok(Bucket { maxima, arena_bytes, graphs, funcs })
+        module.funcs.iter().map(|f| func_plan(f, target, &maxima)).collect::<Result<_, _>>()?;
+    let graphs = module.graphs.iter().map(|g| graph_plan(module, g, &funcs, &maxima));
+    let graphs: Vec<(GraphPlan, u64)> = graphs.collect::<Result<_, _>>()?;
+    let arena_bytes = graphs.iter().map(|(_, end)| *end).max().unwrap_or(0);
+    Ok(Bucket { maxima, arena_bytes, graphs: graphs.into_iter().map(|(g, _)| g).collect(), funcs })
 }
 
 /// A value to place: its size and the first and last time at which it must be whole.
@@ -101,33 +99,86 @@ fn bytes(name: &str, ty: &TensorType, maxima: &Maxima) -> Result<u64, PlanError>
     fits.ok_or_else(too_large)
 }
 
-fn graph_plan(graph: &Graph, maxima: &Maxima) -> Result<GraphPlan, PlanError> {
+/// Time runs in two beats per call: in the first the function still reads operands, in the second it
+/// writes results. An operand that is read early and never again may give its place to a result.
+fn graph_plan(
+    module: &Module,
+    graph: &Graph,
+    funcs: &[FuncPlan],
+    maxima: &Maxima,
+) -> Result<(GraphPlan, u64), PlanError> {
     let mut lives = Vec::new();
     for (id, value) in graph.values.iter().enumerate() {
         let ty = value.ty.tensor().expect("graph values are tensors");
-        let defined = graph.calls.iter().position(|c| c.outs.contains(&id)).map_or(0, |c| c + 1);
-        let read = graph.calls.iter().rposition(|c| c.args.contains(&id)).map_or(defined, |c| c + 1);
-        let to = if graph.results.contains(&id) { graph.calls.len() + 1 } else { read };
-        lives.push(Life { bytes: bytes(&value.name, ty, maxima)?, from: defined, to });
+        let from = graph.calls.iter().position(|c| c.outs.contains(&id)).map_or(0, |c| 2 * c + 2);
+        let read = |(c, call): (usize, &Call)| {
+            let last = call.args.contains(&id).then(|| last_beat(&module.funcs[call.func], call, id));
+            last.map(|beat| 2 * c + beat)
+        };
+        let read = graph.calls.iter().enumerate().filter_map(read).max();
+        let end = 2 * graph.calls.len() + 1;
+        let to = if graph.results.contains(&id) { end } else { read.unwrap_or(from).max(from) };
+        lives.push(Life { bytes: bytes(&value.name, ty, maxima)?, from, to });
     }
-    let (addresses, scratch) = place(&lives);
-    Ok(GraphPlan { graph: graph.name.clone(), addresses, scratch })
+    for (c, call) in graph.calls.iter().enumerate() {
+        lives.push(Life { bytes: funcs[call.func].bytes, from: 2 * c + 1, to: 2 * c + 2 });
+    }
+    let (mut addresses, end) = place(&lives);
+    let parts = addresses.split_off(graph.values.len());
+    Ok((GraphPlan { graph: graph.name.clone(), addresses, parts }, end))
 }
 
-fn func_plan(func: &Func, maxima: &Maxima) -> Result<FuncPlan, PlanError> {
+/// 1 if the call reads graph value `id` for the last time before it writes any result, else 2.
+fn last_beat(func: &Func, call: &Call, id: usize) -> usize {
+    let header = Header::of(func);
+    let bound = header.tensors.iter().zip(&call.args).filter(|(_, arg)| **arg == id);
+    let inputs: Vec<Value> = bound.map(|(v, _)| *v).collect();
+    let waves: Vec<Vec<Value>> = func.waves().iter().map(|w| w.concat()).collect();
+    let reads = |v: &Value| {
+        let mut operands = func.node(*v).into_iter().flat_map(Node::values);
+        operands.any(|a| inputs.contains(&func.storage_of(a)))
+    };
+    let last_read = waves.iter().rposition(|w| w.iter().any(reads));
+    let first_write = waves.iter().position(|w| w.iter().any(|v| header.outs.contains(v)));
+    match (last_read, first_write) {
+        (Some(read), Some(write)) if read >= write => 2,
+        _ => 1,
+    }
+}
+
+fn func_plan(func: &Func, target: Target, maxima: &Maxima) -> Result<FuncPlan, PlanError> {
     let outs = Header::of(func).outs;
     // Results are written where the caller wants them, unless they only show another value's memory.
     let bound = |v: Value| func.node(v).is_none() || func.ty(v).state().is_some() || outs.contains(&v);
     let owned: Vec<Value> = func.values().filter(|v| !bound(*v) && func.view_of(*v).is_none()).collect();
+    let waves: Vec<Vec<Value>> = func.waves().iter().map(|w| w.concat()).collect();
+    let made =
+        |v: Value| waves.iter().position(|w| w.contains(&v)).expect("a node that is no view is launched");
     let mut lives = Vec::new();
     for v in &owned {
         let ty = func.ty(*v).tensor().expect("states are bound");
-        let readers = func.nodes().filter(|(_, n)| n.values().any(|a| func.storage_of(a) == *v));
-        let to = readers.map(|(u, _)| u.index()).max().unwrap_or(v.index());
-        lives.push(Life { bytes: bytes(func.name(*v), ty, maxima)?, from: v.index(), to });
+        let reads =
+            |u: &Value| func.node(*u).into_iter().flat_map(Node::values).any(|a| func.storage_of(a) == *v);
+        let read = waves.iter().rposition(|w| w.iter().any(reads));
+        let from = made(*v);
+        lives.push(Life { bytes: bytes(func.name(*v), ty, maxima)?, from, to: read.unwrap_or(from) });
+    }
+    let mut wanting = Vec::new();
+    for (v, node) in func.nodes().filter(|(v, _)| func.view_of(*v).is_none()) {
+        let site = Site { op: node.op, args: &args_of(func, v), ty: func.ty(v) };
+        let bytes = target.scratch(&site, maxima).next_multiple_of(ALIGN);
+        if bytes > 0 {
+            lives.push(Life { bytes, from: made(v), to: made(v) });
+            wanting.push((v, bytes));
+        }
     }
     let (placed, bytes) = place(&lives);
     let address = |v: Value| owned.iter().position(|o| *o == func.storage_of(v)).map(|i| placed[i]);
     let addresses = func.values().map(|v| if bound(v) { None } else { address(v) }).collect();
-    Ok(FuncPlan { func: func.name.clone(), addresses, bytes })
+    let scratch = |v: Value| {
+        let i = wanting.iter().position(|(w, _)| *w == v)?;
+        Some((placed[owned.len() + i], wanting[i].1))
+    };
+    let scratch = func.values().map(scratch).collect();
+    Ok(FuncPlan { func: func.name.clone(), addresses, scratch, bytes })
 }

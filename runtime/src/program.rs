@@ -1,6 +1,7 @@
 //! A graph of a bucket as a flat list of launches with every operand resolved: what a step runs.
-use crate::cpu::{self, Kernel};
+use crate::cpu::Launcher;
 use ds4_ir::module::{Call, Header};
+use ds4_ir::ops::SigArg;
 use ds4_ir::plan::{Bucket, LaunchList};
 use ds4_ir::{Arg, Func, Lit, Module, TensorType, Value};
 
@@ -30,9 +31,11 @@ pub(crate) enum Target {
 
 /// One run of a kernel.
 pub(crate) struct Launch {
-    pub(crate) kernel: Kernel,
+    pub(crate) launcher: Launcher,
     pub(crate) operands: Vec<Source>,
     pub(crate) target: Target,
+    /// Address and bytes of the kernel's scratch.
+    pub(crate) scratch: (u64, u64),
 }
 
 /// The launches of one graph in one bucket.
@@ -48,9 +51,10 @@ impl Program {
     pub(crate) fn new(module: &Module, lists: &[LaunchList], bucket: &Bucket, g: usize) -> Program {
         let graph = &module.graphs[g];
         let mut launches = Vec::new();
-        for call in &graph.calls {
+        for (index, call) in graph.calls.iter().enumerate() {
             let func = &module.funcs[call.func];
-            let place = Place { func, call, header: Header::of(func), bucket, g };
+            let base = bucket.graphs[g].parts[index];
+            let place = Place { func, call, header: Header::of(func), bucket, g, base };
             for name in &lists[call.func].launches {
                 let v = func.find(name).expect("the plan launches values of the function");
                 launches.push(place.launch(v));
@@ -67,6 +71,8 @@ struct Place<'a> {
     header: Header,
     bucket: &'a Bucket,
     g: usize,
+    /// Where the function's part of the arena begins.
+    base: u64,
 }
 
 impl Place<'_> {
@@ -88,8 +94,16 @@ impl Place<'_> {
                 Target::Arena(at, ty)
             }
         };
-        let (kernel, _) = cpu::kernel(node.op);
-        Launch { kernel, operands, target }
+        let sig = |arg| match arg {
+            &Arg::Value(v) => SigArg::Value(self.func.ty(v)),
+            &Arg::Weight(w) => SigArg::Weight(self.func.weight_type(w)),
+            Arg::Lit(lit) => SigArg::Lit(lit),
+        };
+        let types: Vec<SigArg<'_>> = node.args.iter().map(sig).collect();
+        let launcher = Launcher::new(node.op, &types, &self.bucket.maxima);
+        let scratch = self.bucket.funcs[self.call.func].scratch[v.index()];
+        let scratch = scratch.map_or((0, 0), |(at, bytes)| (self.base + at, bytes));
+        Launch { launcher, operands, target, scratch }
     }
 
     fn source(&self, v: Value) -> Source {
@@ -125,6 +139,6 @@ impl Place<'_> {
             return (plan.addresses[self.call.outs[i]], ty);
         }
         let own = self.bucket.funcs[self.call.func].addresses[storage.index()];
-        (plan.scratch + own.expect("the plan has passed its check"), ty)
+        (self.base + own.expect("the plan has passed its check"), ty)
     }
 }

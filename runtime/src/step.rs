@@ -76,6 +76,7 @@ pub(crate) fn run(program: &Program, place: &mut Place<'_>, bind: &Bind, cancel:
                     let bytes = unsafe { std::slice::from_raw_parts(start.add(at), len) };
                     let (rows, width) = rows_of(dims);
                     Operand::Tensor(Tensor {
+                        ty,
                         scalar: ty.scalar,
                         dims,
                         data: memory::data(ty.scalar, bytes, rows, width),
@@ -84,7 +85,7 @@ pub(crate) fn run(program: &Program, place: &mut Place<'_>, bind: &Bind, cancel:
                 Source::Param(index, ty) => {
                     let (rows, width) = rows_of(dims);
                     let data = memory::data(ty.scalar, place.params[*index].memory.bytes(), rows, width);
-                    Operand::Tensor(Tensor { scalar: ty.scalar, dims, data })
+                    Operand::Tensor(Tensor { ty, scalar: ty.scalar, dims, data })
                 }
                 Source::State(index) => {
                     // SAFETY: the index lies inside the slice, and a launch never reads the state
@@ -123,7 +124,14 @@ pub(crate) fn run(program: &Program, place: &mut Place<'_>, bind: &Bind, cancel:
                 Out::State(StateMut { ty: held.ty, capacity: held.capacity, data })
             }
         };
-        (launch.kernel)(&mut Frame { operands: &operands[..count], out });
+        let (at, bytes) = launch.scratch;
+        let (at, len) = region(at);
+        let bytes = usize::try_from(bytes).expect("scratch fits the arena");
+        assert!(bytes <= len, "scratch of {bytes} bytes at {at:#x} in an arena of {size} bytes");
+        // SAFETY: inside the arena; the plan's check has proven that scratch overlaps neither operands
+        // nor result.
+        let scratch = unsafe { std::slice::from_raw_parts_mut(start.add(at), bytes) };
+        launch.launcher.run(&mut Frame { operands: &operands[..count], out, bind, scratch });
     }
     Ok(())
 }

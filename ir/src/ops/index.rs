@@ -58,7 +58,7 @@ fn index_scores<F: Real>(f: &mut Frame<'_, F>) {
 }
 
 /// Indices of the `k` largest of `scores`, largest first, ties to the lower index; -∞ never counts.
-pub(super) fn largest<F: Real>(scores: &[F], k: usize) -> Vec<usize> {
+pub fn largest<F: Real>(scores: &[F], k: usize) -> Vec<usize> {
     // Adding zero makes -0 equal to 0: the two are a tie.
     let key = |i: &usize| (scores[*i] + F::ZERO).to_f64();
     let order = |a: &usize, b: &usize| key(b).total_cmp(&key(a)).then(a.cmp(b));

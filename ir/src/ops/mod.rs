@@ -9,6 +9,8 @@ use std::hash::{Hash, Hasher};
 
 pub mod attend;
 mod compress;
+mod define;
+mod fused;
 mod hc;
 mod index;
 mod infer;
@@ -18,6 +20,8 @@ mod norm;
 mod rope;
 mod rows;
 
+pub use define::{Definition, Term};
+pub use index::largest;
 pub use infer::{Sig, SigArg};
 pub use linear::dot;
 
@@ -43,6 +47,17 @@ pub enum Body {
         /// Meaning in single precision.
         eval32: fn(&mut Frame<'_, f32>),
         /// Meaning in double precision.
+        eval64: fn(&mut Frame<'_, f64>),
+    },
+    /// By the expression it replaces, from which all else follows.
+    Fused {
+        /// An s-expression over `?operand` and names of primitive ops.
+        definition: &'static str,
+        /// Type of the result, inferred through the definition.
+        infer: fn(&Sig<'_>) -> Result<Type, String>,
+        /// The definition, part by part, in single precision.
+        eval32: fn(&mut Frame<'_, f32>),
+        /// The definition, part by part, in double precision.
         eval64: fn(&mut Frame<'_, f64>),
     },
 }
@@ -90,6 +105,15 @@ impl Formal {
         matches!(self.kind, FormalKind::Weight | FormalKind::Either)
     }
 
+    /// Whether an operand of this kind may stand here.
+    pub fn takes(self, arg: &SigArg<'_>) -> bool {
+        match arg {
+            SigArg::Value(_) => self.takes_value(),
+            SigArg::Weight(_) => self.takes_weight(),
+            SigArg::Lit(_) => self.is_literal(),
+        }
+    }
+
     /// Whether `name=literal` must stand here.
     pub fn is_literal(self) -> bool {
         self.kind == FormalKind::Literal
@@ -117,6 +141,24 @@ impl Op {
     /// Index of the operand that the op consumes and returns, if it writes a state.
     pub fn writes(&self) -> Option<usize> {
         self.operands().position(|f| f.kind == FormalKind::Consumed)
+    }
+}
+
+impl Op {
+    /// The type of the result.
+    ///
+    /// # Errors
+    /// Why the op does not take these operands.
+    pub fn infer(&self, sig: &Sig<'_>) -> Result<Type, String> {
+        match &self.body {
+            Body::Primitive { infer, .. } | Body::Fused { infer, .. } => infer(sig),
+        }
+    }
+
+    /// Whether the op is cheap enough to be computed again by every reader, so that a shared value
+    /// need not stand against a fusion.
+    pub fn is_cheap(&self) -> bool {
+        matches!(self.name, "round_act" | "split" | "rms_norm")
     }
 }
 
@@ -150,6 +192,24 @@ macro_rules! prim {
 }
 use prim;
 
+/// A fused row: name, operands, doc, definition.
+macro_rules! defined {
+    ($name:literal, $operands:literal, $doc:literal, $definition:literal) => {
+        $crate::ops::Op {
+            name: $name,
+            operands: $operands,
+            doc: $doc,
+            body: $crate::ops::Body::Fused {
+                definition: $definition,
+                infer: |sig| $crate::ops::define::infer($name, sig),
+                eval32: |frame| $crate::ops::define::eval::<f32>($name, frame),
+                eval64: |frame| $crate::ops::define::eval::<f64>($name, frame),
+            },
+        }
+    };
+}
+use defined;
+
 /// The rows, by subject.
 pub static GROUPS: &[(&str, &[Op])] = &[
     ("Hyper-connections", hc::ROWS),
@@ -161,6 +221,7 @@ pub static GROUPS: &[(&str, &[Op])] = &[
     ("Lightning indexer", index::ROWS),
     ("Attention", attend::ROWS),
     ("Mixture of experts", moe::ROWS),
+    ("Fused", fused::ROWS),
 ];
 
 /// All rows.

@@ -50,7 +50,11 @@ pub(super) fn func(c: &mut Cursor<'_>) -> Result<Func, ParseError> {
     c.expect(Token::Punct('{'))?;
     c.expect(Token::Newline)?;
     while c.peek() != Token::Word("return") {
-        node(c, &mut func)?;
+        if c.accept(Token::Word("launch")) {
+            launch(c, &mut func)?;
+        } else {
+            node(c, &mut func)?;
+        }
         c.expect(Token::Newline)?;
     }
     c.next();
@@ -87,6 +91,22 @@ fn formal(c: &mut Cursor<'_>, func: &mut Func) -> Result<(), ParseError> {
         other => return Err(c.error_before(format!("expected `%name` or `@name`, got {other}"))),
     }
     Ok(())
+}
+
+/// The nodes of a `launch { }` block.
+fn launch(c: &mut Cursor<'_>, func: &mut Func) -> Result<(), ParseError> {
+    c.expect(Token::Punct('{'))?;
+    c.expect(Token::Newline)?;
+    if c.peek() == Token::Punct('}') {
+        return Err(c.error("expected the nodes of the launch, got none"));
+    }
+    func.open_launch();
+    while c.peek() != Token::Punct('}') {
+        node(c, func)?;
+        c.expect(Token::Newline)?;
+    }
+    func.close_launch();
+    c.expect(Token::Punct('}'))
 }
 
 fn node(c: &mut Cursor<'_>, func: &mut Func) -> Result<(), ParseError> {

@@ -3,8 +3,8 @@
 //! It shares no code with the placement and runs on every plan ever made.
 use super::{ALIGN, Bucket, Maxima, Plan};
 use crate::module::{Call, Graph, Header};
-use crate::{Func, Module, Type, Value};
-use std::collections::BTreeMap;
+use crate::{Func, Module, Node, Type, Value};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is wrong with a plan.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -85,6 +85,9 @@ fn replay(module: &Module, bucket: &Bucket, g: usize, graph: &Graph) -> Result<(
     let (Some(plan), true) = parts else {
         return Err(fail(at_graph, "the plan has other graphs or functions".to_string()));
     };
+    if plan.parts.len() != graph.calls.len() {
+        return Err(fail(at_graph, format!("{} parts for {} calls", plan.parts.len(), graph.calls.len())));
+    }
     if plan.addresses.len() != graph.values.len() {
         return Err(fail(
             at_graph,
@@ -100,7 +103,7 @@ fn replay(module: &Module, bucket: &Bucket, g: usize, graph: &Graph) -> Result<(
     }
     for (i, call) in graph.calls.iter().enumerate() {
         let func = &module.funcs[call.func];
-        let run = Run { graph, call, func, bucket, plan: g, memory: &mut memory };
+        let mut run = Run { graph, call, func, bucket, index: i, plan: g, memory: &mut memory };
         run.replay().map_err(|(value, why)| {
             fail(format!("@{} call {i} of @{} %{value}", graph.name, func.name), why)
         })?;
@@ -118,6 +121,7 @@ struct Run<'a> {
     call: &'a Call,
     func: &'a Func,
     bucket: &'a Bucket,
+    index: usize,
     plan: usize,
     memory: &'a mut Memory,
 }
@@ -143,23 +147,82 @@ impl Run<'_> {
         let bytes = maxima.bytes(ty).ok_or_else(|| format!("{ty} is too large"))?;
         let plan = &self.bucket.funcs[self.call.func];
         let own = plan.addresses.get(storage.index()).copied().flatten();
-        let base = self.bucket.graphs[self.plan].scratch;
-        let at = own.and_then(|own| own.checked_add(base)).ok_or("has no address")?;
+        let at = own.and_then(|own| own.checked_add(self.base())).ok_or("has no address")?;
         Ok((at, bytes, format!("%{}", self.func.name(storage))))
     }
 
-    fn replay(self) -> Result<(), (String, String)> {
+    /// Where the function's part begins.
+    fn base(&self) -> u64 {
+        self.bucket.graphs[self.plan].parts[self.index]
+    }
+
+    /// Address, size and label of a kernel's scratch.
+    fn scratch(&self, v: Value) -> Result<Option<(u64, u64, String)>, String> {
+        let plan = &self.bucket.funcs[self.call.func];
+        let Some((own, bytes)) = plan.scratch.get(v.index()).copied().ok_or("has no place for scratch")?
+        else {
+            return Ok(None);
+        };
+        let at = own.checked_add(self.base()).ok_or("has no address for scratch")?;
+        Ok(Some((at, bytes, format!("scratch of %{}", self.func.name(v)))))
+    }
+
+    fn replay(&mut self) -> Result<(), (String, String)> {
         let func = self.func;
-        for (v, node) in func.nodes().filter(|(v, _)| func.view_of(*v).is_none()) {
-            let named = |why: String| (func.name(v).to_string(), why);
-            for a in node.values().filter(|a| matches!(func.ty(*a), Type::Tensor(_))) {
-                let (at, bytes, label) = self.spot(a).map_err(named)?;
-                self.memory.read(at, bytes, &label).map_err(named)?;
+        let mut current: BTreeSet<Value> = func.inputs().filter(|v| func.ty(*v).state().is_some()).collect();
+        for wave in func.waves() {
+            self.wave(&wave.concat(), &mut current)?;
+        }
+        Ok(())
+    }
+
+    /// Nodes that may run in any order: all operands are whole before the first result is written and
+    /// after the last.
+    fn wave(&mut self, nodes: &[Value], current: &mut BTreeSet<Value>) -> Result<(), (String, String)> {
+        let func = self.func;
+        let named = |v: Value| move |why: String| (func.name(v).to_string(), why);
+        let (mut operands, mut results) = (Vec::new(), Vec::new());
+        let mut written = BTreeSet::new();
+        for v in nodes {
+            let node = func.node(*v).expect("launches are nodes");
+            for a in node.values() {
+                match func.ty(a) {
+                    Type::Tensor(_) => operands.push((*v, self.spot(a).map_err(named(*v))?)),
+                    Type::State(_) if !current.contains(&a) => {
+                        return Err(named(*v)(format!("uses state %{}, which is not current", func.name(a))));
+                    }
+                    Type::State(_) | Type::Param(_) => {}
+                }
             }
-            if func.ty(v).state().is_none() {
-                let (at, bytes, label) = self.spot(v).map_err(named)?;
-                self.memory.write(at, bytes, &label).map_err(named)?;
+            if func.ty(*v).state().is_none() {
+                results.push((*v, self.spot(*v).map_err(named(*v))?));
             }
+            results.extend(self.scratch(*v).map_err(named(*v))?.map(|spot| (*v, spot)));
+            if let Some(before) = node.consumes() {
+                let others = nodes.iter().filter(|w| *w != v).filter_map(|w| func.node(*w));
+                if !written.insert(before) || others.into_iter().any(|n| n.values().any(|a| a == before)) {
+                    return Err(named(*v)(format!("consumes %{}, which its wave uses", func.name(before))));
+                }
+            }
+        }
+        self.whole(&operands, func)?;
+        for (v, (at, bytes, label)) in &results {
+            self.memory.write(*at, *bytes, label).map_err(named(*v))?;
+        }
+        self.whole(&operands, func)?;
+        self.whole(&results, func)?;
+        for v in nodes {
+            if let Some(before) = func.node(*v).and_then(Node::consumes) {
+                current.remove(&before);
+                current.insert(*v);
+            }
+        }
+        Ok(())
+    }
+
+    fn whole(&self, spots: &[(Value, (u64, u64, String))], func: &Func) -> Result<(), (String, String)> {
+        for (v, (at, bytes, label)) in spots {
+            self.memory.read(*at, *bytes, label).map_err(|why| (func.name(*v).to_string(), why))?;
         }
         Ok(())
     }

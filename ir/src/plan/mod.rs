@@ -69,6 +69,9 @@ pub struct FuncPlan {
     pub func: String,
     /// Per value of the function: its address, `None` for what the call binds and for states.
     pub addresses: Vec<Option<u64>>,
+    /// Per value of the function: address and bytes of what its kernel needs beside operands and
+    /// result.
+    pub scratch: Vec<Option<(u64, u64)>>,
     /// Bytes of the function's part.
     pub bytes: u64,
 }
@@ -80,8 +83,8 @@ pub struct GraphPlan {
     pub graph: String,
     /// Per value of the graph.
     pub addresses: Vec<u64>,
-    /// Address at which the called functions' parts begin.
-    pub scratch: u64,
+    /// Per call: the address at which the called function's part begins.
+    pub parts: Vec<u64>,
 }
 
 /// The plan for steps of up to a number of tokens.
@@ -102,7 +105,9 @@ pub struct Bucket {
 pub struct LaunchList {
     /// Name of the function.
     pub func: String,
-    /// Names of the values that are computed; views of other values are not among them.
+    /// Names of the values that are computed; views of other values are not among them. What stands
+    /// in one `launch { }` block, and what [`Func::waves`](crate::Func::waves) puts into one wave, may
+    /// run at once: addresses and scratch allow it.
     pub launches: Vec<String>,
 }
 
@@ -116,8 +121,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Replays every bucket on labelled memory: every operand must still hold the value it names, no
-    /// result may lie outside the arena or on an operand.
+    /// Replays every bucket on labelled memory, wave by wave: every operand must still hold the value
+    /// it names, no result and no scratch may lie outside the arena or on anything else that its wave
+    /// touches, and a state is read and written in the version that is current.
     ///
     /// It shares no code with whoever placed the values. The runtime relies on it for memory safety.
     ///

@@ -1,5 +1,6 @@
 //! A model as a module of the IR: one builder per kind of layer, and the list of calls.
 mod builder;
+mod builtin;
 mod ends;
 mod layer;
 mod shapes;
@@ -7,6 +8,7 @@ mod shapes;
 use crate::Config;
 use builder::Built;
 pub use builder::WeightTypes;
+pub use builtin::Builtin;
 use ds4_ir::module::{Call, Decl, Graph, GraphValue, Header};
 use ds4_ir::{Class, Dim, Module, Scalar, Sym, TensorType, Type};
 use std::collections::BTreeMap;

@@ -14,13 +14,16 @@ pub(super) struct Plan {
     buckets: Vec<Bucket>,
 }
 
+/// Per value: address and bytes of its kernel's scratch.
+type Scratch = Vec<Option<(u64, u64)>>;
+
 #[derive(Serialize, Deserialize)]
 struct Bucket {
     tokens: u32,
     wanted: u32,
     arena_bytes: u64,
-    graphs: Vec<(String, Vec<u64>, u64)>,
-    funcs: Vec<(String, Vec<Option<u64>>, u64)>,
+    graphs: Vec<(String, Vec<u64>, Vec<u64>)>,
+    funcs: Vec<(String, Vec<Option<u64>>, Scratch, u64)>,
 }
 
 impl From<&plan::Plan> for Plan {
@@ -30,8 +33,16 @@ impl From<&plan::Plan> for Plan {
             tokens: b.maxima.tokens,
             wanted: b.maxima.wanted,
             arena_bytes: b.arena_bytes,
-            graphs: b.graphs.iter().map(|g| (g.graph.clone(), g.addresses.clone(), g.scratch)).collect(),
-            funcs: b.funcs.iter().map(|f| (f.func.clone(), f.addresses.clone(), f.bytes)).collect(),
+            graphs: b
+                .graphs
+                .iter()
+                .map(|g| (g.graph.clone(), g.addresses.clone(), g.parts.clone()))
+                .collect(),
+            funcs: b
+                .funcs
+                .iter()
+                .map(|f| (f.func.clone(), f.addresses.clone(), f.scratch.clone(), f.bytes))
+                .collect(),
         };
         Plan { launches, buckets: plan.buckets.iter().map(bucket).collect() }
     }
@@ -47,12 +58,12 @@ impl Plan {
             graphs: b
                 .graphs
                 .into_iter()
-                .map(|(graph, addresses, scratch)| plan::GraphPlan { graph, addresses, scratch })
+                .map(|(graph, addresses, parts)| plan::GraphPlan { graph, addresses, parts })
                 .collect(),
             funcs: b
                 .funcs
                 .into_iter()
-                .map(|(func, addresses, bytes)| plan::FuncPlan { func, addresses, bytes })
+                .map(|(func, addresses, scratch, bytes)| plan::FuncPlan { func, addresses, scratch, bytes })
                 .collect(),
         };
         let launches = self.launches.into_iter().map(launch).collect();

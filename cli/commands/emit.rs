@@ -1,0 +1,102 @@
+//! `--emit`: a form of the model on its way to an artifact, as text.
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, ValueEnum};
+use ds4_ir::Module;
+use ds4_passes::{Machine, Phase, Target, dot, optimize, planned, report};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Where to stop and print.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Emit {
+    /// The module as the builders wrote it
+    Model,
+    /// One node per value
+    Canonical,
+    /// Fused ops chosen
+    Fused,
+    /// Siblings grouped into launches
+    Packed,
+    /// Launches ordered
+    Scheduled,
+    /// With the address of every value
+    Planned,
+    /// The launches as a graph for Graphviz
+    Dot,
+    /// Launches, bytes and, with --machine, predicted speed
+    Report,
+    /// The report as JSON
+    ReportJson,
+}
+
+/// Flags of what is printed.
+#[derive(Args, Debug)]
+pub struct EmitArgs {
+    /// Print a form of the model instead of writing an artifact
+    #[arg(long, value_enum)]
+    pub emit: Option<Emit>,
+    /// What to compile for: cpu, cuda, hip, metal
+    #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = target, requires = "emit")]
+    pub target: Target,
+    /// A machine profile that `ds4c probe` wrote, for predictions
+    #[arg(long, value_name = "FILE", requires = "emit")]
+    machine: Option<PathBuf>,
+    /// Tell on standard error how long each pass took
+    #[arg(long, requires = "emit")]
+    time_passes: bool,
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    let names: Vec<&str> = Target::ALL.iter().map(|(n, _)| *n).collect();
+    Target::parse(text).ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
+
+impl EmitArgs {
+    /// The text that is asked for.
+    ///
+    /// # Errors
+    /// A module that has no plan, a machine profile that cannot be read.
+    pub fn text(&self, module: &Module, emit: Emit) -> Result<String> {
+        let machine = self.machine()?;
+        let wanted = match emit {
+            Emit::Model => Some(Phase::Model),
+            Emit::Canonical => Some(Phase::Canonical),
+            Emit::Fused => Some(Phase::Fused),
+            Emit::Packed => Some(Phase::Packed),
+            Emit::Scheduled => Some(Phase::Scheduled),
+            _ => None,
+        };
+        let (mut found, mut last) = (None, Instant::now());
+        let (module, plan) = optimize(module, self.target, &mut |phase, now| {
+            if self.time_passes {
+                eprintln!("{phase:?}: {:.2} ms", last.elapsed().as_secs_f64() * 1e3);
+            }
+            if wanted == Some(phase) {
+                found = Some(now.to_string());
+            }
+            last = Instant::now();
+        })?;
+        if let Some(text) = found {
+            return Ok(text);
+        }
+        Ok(match emit {
+            Emit::Planned => planned(&module, &plan),
+            Emit::Dot => dot(&module),
+            Emit::ReportJson => {
+                report::report(&module, &plan, self.target, machine.as_ref()).to_json() + "\n"
+            }
+            _ => report::report(&module, &plan, self.target, machine.as_ref()).to_string(),
+        })
+    }
+
+    fn machine(&self) -> Result<Option<Machine>> {
+        let Some(path) = &self.machine else { return Ok(None) };
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let machine = Machine::from_json(&text).map_err(|why| anyhow!("{}: {why}", path.display()))?;
+        let target = self.target.to_string();
+        if !machine.devices.contains_key(&target) {
+            bail!("{}: expected rates of {target}, got none", path.display());
+        }
+        Ok(Some(machine))
+    }
+}
