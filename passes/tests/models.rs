@@ -90,14 +90,25 @@ fn every_fused_op_has_a_use() {
     assert!(unused.is_empty(), "{unused:?}");
 }
 
-/// Text of module and plan.
+/// Text of modules and their plans.
 fn planned() -> String {
     let mut text = String::new();
     for (name, target) in [("flash", Target::Cuda), ("pro", Target::Cpu)] {
         let (module, plan) = compiled(&model(name, Mix::Ds4Q2Q4, Class::Fast, 65_536), target);
-        text += &format!("{module}\n{plan:?}\n");
+        text += &ds4_passes::planned(&module, &plan);
     }
     text
+}
+
+#[test]
+fn any_build_plans_the_same() {
+    // Kept by whatever build wrote it last: a debug and a release build must agree on it.
+    insta::assert_snapshot!("planned-hash", hash(&planned()));
+}
+
+fn hash(text: &str) -> String {
+    let step = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3);
+    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
 #[test]
