@@ -1,14 +1,16 @@
 //! `ds4 chat`: a conversation at the terminal.
 use super::run::Printer;
 use crate::args::{ModelArgs, SamplingArgs, ThinkArgs};
-use crate::generate::{Generation, Stop, generate};
+use crate::generate::{Generation, Stop};
 use crate::interrupt;
+use crate::keep::{Keeper, KvArgs, warn};
 use crate::open::Opened;
-use anyhow::{Context, Result};
+use crate::timeline::Timeline;
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use ds4_models::chat::{Answer, Conversation, Effort, Mode, Options};
+use ds4_models::chat::{Answer, Control, Conversation, Effort, Mode, Options, Role, Segment, to_text};
 use ds4_models::tokenizer::Tokenizer;
-use ds4_runtime::{Sampler, Session};
+use ds4_runtime::Sampler;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use std::io::{IsTerminal, stdin};
@@ -20,6 +22,11 @@ const HELP: &str = "\
 /think         reason before answering
 /nothink       answer at once
 /read FILE     send the content of a file
+/save          have this conversation on the disk now
+/list          kept conversations
+/switch NAME   go on with a kept conversation
+/fork [NAME]   go on with a copy of this one
+/rewind [N]    take back the last N questions and answers, 1 if absent
 /quit          leave; so does Ctrl-D
 Ctrl-C stops an answer.";
 /// Longest file that `/read` sends, in bytes.
@@ -37,6 +44,8 @@ pub struct ChatArgs {
     think: ThinkArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    kv: KvArgs,
 }
 
 /// What a line asks for.
@@ -46,21 +55,19 @@ enum Line {
     Quit,
 }
 
-/// The state of the command: the conversation, and how much of it the session holds.
+/// The state of the command.
 struct Chat<'a> {
     opened: &'a Opened,
     tokenizer: &'a Tokenizer,
     conversation: Conversation,
-    session: Session,
-    /// Tokens that the session holds.
-    held: Vec<u32>,
+    timeline: Timeline,
     sampler: Sampler,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// A model that cannot be opened, a terminal that cannot be read.
+/// A model that cannot be opened, a terminal that cannot be read, a store that cannot be used.
 pub fn chat(args: &ChatArgs) -> Result<()> {
     let opened = args.model.open()?;
     let tokenizer = opened.tokenizer()?;
@@ -68,9 +75,9 @@ pub fn chat(args: &ChatArgs) -> Result<()> {
     let mut conversation = Conversation::new(options);
     conversation.set_system(args.system.as_deref().unwrap_or(""));
     let session = opened.engine(args.model.threads)?.session()?;
+    let timeline = Timeline::new(session, Keeper::open(&args.kv, false)?);
     let sampler = Sampler::new(args.sampling.sampling(opened.is_demo))?;
-    let (opened, tokenizer) = (&opened, &tokenizer);
-    let mut chat = Chat { opened, tokenizer, conversation, session, held: Vec::new(), sampler };
+    let mut chat = Chat { opened: &opened, tokenizer: &tokenizer, conversation, timeline, sampler };
     interrupt::flag();
     let mut editor = DefaultEditor::new().context("terminal")?;
     if stdin().is_terminal() {
@@ -80,37 +87,47 @@ pub fn chat(args: &ChatArgs) -> Result<()> {
         let line = match editor.readline("> ") {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => continue,
-            Err(ReadlineError::Eof) => return Ok(()),
+            Err(ReadlineError::Eof) => break,
             Err(error) => return Err(error).context("terminal"),
         };
         // A line that cannot be remembered is a line all the same.
         let _ = editor.add_history_entry(line.trim());
-        match chat.command(line.trim()) {
-            Ok(Line::Quit) => return Ok(()),
-            Ok(Line::Nothing) => {}
-            Ok(Line::Say(text)) => {
-                if let Err(error) = chat.answer(&text) {
-                    eprintln!("error: {error:#}");
-                }
-            }
+        let done = chat.command(line.trim()).and_then(|line| match line {
+            Line::Say(text) => chat.answer(&text).map(|()| false),
+            Line::Nothing => Ok(false),
+            Line::Quit => Ok(true),
+        });
+        match done {
+            Ok(true) => break,
+            Ok(false) => {}
             Err(error) => eprintln!("error: {error:#}"),
         }
     }
+    chat.timeline.keeper.map_or(Ok(()), Keeper::finish)
 }
 
 impl Chat<'_> {
     fn command(&mut self, line: &str) -> Result<Line> {
         let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let rest = rest.trim();
         match command {
             "" => {}
             "/help" => eprintln!("{HELP}"),
             "/quit" | "/exit" => return Ok(Line::Quit),
-            "/new" => self.conversation.clear(),
-            "/system" => self.conversation.set_system(rest.trim()),
+            "/new" => {
+                self.conversation.clear();
+                self.timeline.keeper.iter_mut().for_each(Keeper::forget);
+            }
+            "/system" => self.conversation.set_system(rest),
             "/think" => self.conversation.options.mode = Mode::Think(Effort::Low),
             "/nothink" => self.conversation.options.mode = Mode::Chat,
-            "/read" => return Ok(Line::Say(read(rest.trim())?)),
-            _ if command.starts_with('/') => anyhow::bail!("{command}: no such command; /help lists them"),
+            "/read" => return Ok(Line::Say(read(rest)?)),
+            "/save" => self.save()?,
+            "/list" => self.list()?,
+            "/switch" => self.switch(rest)?,
+            "/fork" => self.fork(rest)?,
+            "/rewind" => self.rewind(rest)?,
+            _ if command.starts_with('/') => bail!("{command}: no such command; /help lists them"),
             _ => return Ok(Line::Say(line.to_string())),
         }
         Ok(Line::Nothing)
@@ -128,31 +145,21 @@ impl Chat<'_> {
     }
 
     fn generate(&mut self) -> Result<()> {
-        let prompt = self.tokenizer.encode_prompt(&self.conversation.prompt()?)?;
-        let fresh = self.reuse(&prompt)?;
+        let prompt = self.prompt()?;
         interrupt::take();
-        let cancel = interrupt::flag();
-        let what = Generation {
-            prompt: &prompt[fresh..],
-            n: usize::MAX,
-            eos: &self.opened.artifact.meta.eos,
-            cancel,
-        };
+        let (eos, cancel) = (&self.opened.artifact.meta.eos, interrupt::flag());
+        let what = Generation { prompt: &prompt, n: usize::MAX, eos, cancel };
         let mut reader = self.conversation.reader(self.tokenizer);
         let mut printer = Printer::new(self.tokenizer, Some(self.conversation.reader(self.tokenizer)));
-        let (mut answer, mut tokens) = (Answer::default(), Vec::new());
-        let result = generate(&mut self.session, &what, &mut self.sampler, &mut |id| {
-            tokens.push(id);
+        let mut answer = Answer::default();
+        let result = self.timeline.answer(&what, &mut self.sampler, &mut |id| {
             answer.extend(reader.push(id));
             printer.token(id, &what)
         });
         printer.finish()?;
-        let (stop, speed) = result.inspect_err(|_| self.held.clear())?;
+        let (stop, speed) = result?;
         answer.extend(reader.finish().0);
         self.conversation.answer(answer);
-        self.held = [&prompt[..], &tokens].concat();
-        // The last token was shown, and perhaps not given to the session.
-        self.held.truncate(self.session.position() as usize);
         match stop {
             Stop::Context => eprintln!("stopped: the context is full; /new begins a new conversation"),
             Stop::Cancelled => eprintln!("stopped"),
@@ -163,18 +170,100 @@ impl Chat<'_> {
         Ok(())
     }
 
-    /// Brings the session to the longest prefix of `prompt` that it can keep; answers its length,
-    /// which is less than the prompt's.
-    fn reuse(&mut self, prompt: &[u32]) -> Result<usize> {
-        self.held.truncate(self.session.position() as usize);
-        let same = self.held.iter().zip(prompt).take_while(|(a, b)| a == b).count().min(prompt.len() - 1);
-        let back = self.session.position() - same as u64;
-        if self.session.rewind(back).is_ok() {
-            return Ok(same);
+    /// The ids of the prompt. Where it goes on from what the session holds, that part is taken as it
+    /// is: a text need not be cut again in the way in which the model wrote it.
+    fn prompt(&self) -> Result<Vec<u32>> {
+        let prompt = self.conversation.prompt()?;
+        let held = self.timeline.tokens();
+        let text = self.spelled(held);
+        let ends = prompt.iter().enumerate().filter(|(_, s)| **s == Segment::Control(Control::Eos));
+        for (i, _) in ends {
+            if to_text(&prompt[..=i]) == text {
+                let rest = self.tokenizer.encode_prompt(&prompt[i + 1..])?;
+                return Ok([held, &rest].concat());
+            }
         }
-        self.session.reset();
-        self.held.clear();
-        Ok(0)
+        Ok(self.tokenizer.encode_prompt(&prompt)?)
+    }
+
+    /// Tokens as text, control tokens by their names.
+    fn spelled(&self, ids: &[u32]) -> String {
+        let is_control = |id: u32| self.tokenizer.control_name(id);
+        let runs = ids.chunk_by(|a, b| is_control(*a).is_none() && is_control(*b).is_none());
+        let spell = |run: &[u32]| match is_control(run[0]) {
+            Some(name) => name.to_string(),
+            None => self.tokenizer.decode(run),
+        };
+        runs.map(spell).collect()
+    }
+
+    fn keeper(&mut self) -> Result<&mut Keeper> {
+        self.timeline.keeper.as_mut().context("nothing is kept: --no-kv was given")
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.timeline.save();
+        let keeper = self.keeper()?;
+        keeper.store.sync_sessions()?;
+        match keeper.name() {
+            Some(name) => eprintln!("kept as {name}"),
+            None => eprintln!("nothing has been said yet"),
+        }
+        Ok(())
+    }
+
+    fn list(&mut self) -> Result<()> {
+        let keeper = self.keeper()?;
+        let own = keeper.name().unwrap_or_default().to_string();
+        for name in keeper.store.session_names()? {
+            let session = keeper.store.session(&name)?;
+            let mark = if name == own { "*" } else { " " };
+            eprintln!("{mark} {name}  {} tokens", session.tokens.len());
+        }
+        Ok(())
+    }
+
+    fn switch(&mut self, name: &str) -> Result<()> {
+        if self.keeper()?.name() == Some(name) {
+            return Ok(());
+        }
+        let layout = self.timeline.session().layout();
+        let keeper = self.keeper()?;
+        let (journal, tokens) = keeper.store.open_session(&layout, name)?;
+        warn(&keeper.store);
+        let options = self.conversation.options;
+        self.conversation = Conversation::from_tokens(self.tokenizer, &tokens, options)?;
+        self.keeper()?.switch(journal);
+        self.timeline.bring_back(&tokens);
+        let n = self.conversation.messages.iter().filter(|m| m.role == Role::User).count();
+        eprintln!("{name}: {n} questions, {} tokens", tokens.len());
+        Ok(())
+    }
+
+    fn fork(&mut self, name: &str) -> Result<()> {
+        let layout = self.timeline.session().layout();
+        let tokens = self.timeline.tokens().to_vec();
+        let keeper = self.keeper()?;
+        if name.is_empty() {
+            keeper.forget();
+            return Ok(());
+        }
+        let journal = keeper.store.create_session(&layout, name, &tokens)?;
+        keeper.switch(journal);
+        Ok(())
+    }
+
+    fn rewind(&mut self, n: &str) -> Result<()> {
+        let n: usize = if n.is_empty() { 1 } else { n.parse().context("/rewind: expected a number")? };
+        let messages = &mut self.conversation.messages;
+        let asked: Vec<usize> = (0..messages.len()).filter(|i| messages[*i].role == Role::User).collect();
+        if n > asked.len() {
+            bail!("/rewind: expected at most {} questions, got {n}", asked.len());
+        }
+        if n > 0 {
+            messages.truncate(asked[asked.len() - n]);
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! `ds4 logits`: raw logits for given token ids.
 use crate::args::ModelArgs;
-use crate::generate::CHUNK;
 use crate::open::{Wish, open};
+use crate::timeline::CHUNK;
 use crate::{ids, interrupt, output, progress};
 use anyhow::{Result, bail};
 use clap::Args;

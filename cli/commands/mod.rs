@@ -4,6 +4,7 @@ pub mod compile;
 pub mod diff;
 pub mod emit;
 pub mod inspect;
+pub mod kv;
 pub mod logits;
 pub mod probe;
 pub mod run;

@@ -1,7 +1,9 @@
 //! `ds4 run`: one prompt, one answer.
 use crate::args::{ModelArgs, SamplingArgs, ThinkArgs};
-use crate::generate::{Generation, Stop, generate};
+use crate::generate::{Generation, Stop};
+use crate::keep::{Keeper, KvArgs};
 use crate::open::Opened;
+use crate::timeline::Timeline;
 use crate::{demo, interrupt};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -40,6 +42,8 @@ pub struct RunArgs {
     think: ThinkArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    kv: KvArgs,
 }
 
 /// What goes in, and whether as plain text.
@@ -71,21 +75,22 @@ pub fn run(args: &RunArgs) -> Result<()> {
         tokenizer.encode_prompt(&conversation.prompt()?)?
     };
 
-    let mut session = opened.engine(args.model.threads)?.session()?;
+    let session = opened.engine(args.model.threads)?.session()?;
+    let mut timeline = Timeline::new(session, Keeper::open(&args.kv, true)?);
     let what = Generation { prompt: &prompt, n: input.n, eos: &opened.artifact.meta.eos, cancel };
     let mut printer = Printer::new(&tokenizer, (!input.raw).then(|| conversation.reader(&tokenizer)));
     if input.raw && opened.is_demo {
         printer.show(&[Event::Content(input.text.clone())])?;
     }
-    let (stop, speed) = generate(&mut session, &what, &mut sampler, &mut |id| printer.token(id, &what))?;
+    let (stop, speed) = timeline.answer(&what, &mut sampler, &mut |id| printer.token(id, &what))?;
     printer.finish()?;
     match stop {
-        Stop::Context => eprintln!("stopped: the context of {} tokens is full", session.position()),
+        Stop::Context => eprintln!("stopped: the context of {} tokens is full", timeline.tokens().len()),
         Stop::Cancelled => eprintln!("stopped"),
         Stop::Eos | Stop::Length => {}
     }
     eprintln!("{speed}");
-    Ok(())
+    timeline.keeper.map_or(Ok(()), Keeper::finish)
 }
 
 fn input(args: &RunArgs, opened: &Opened) -> Result<Input> {

@@ -140,7 +140,7 @@ impl Session {
             }
             Err(error) => {
                 match backup {
-                    Some(backup) => self.restore(backup),
+                    Some(backup) => self.put_back(backup),
                     // A short step has only written rows that a rewind may lose.
                     None => self.written = self.written.max(end),
                 }
@@ -188,7 +188,7 @@ impl Session {
         Some(self.states.iter().enumerate().filter(forgets).map(copy).collect())
     }
 
-    fn restore(&mut self, backup: Vec<(usize, Vec<u8>)>) {
+    fn put_back(&mut self, backup: Vec<(usize, Vec<u8>)>) {
         for (i, bytes) in backup {
             self.states[i].memory.bytes_mut().copy_from_slice(&bytes);
         }

@@ -48,7 +48,7 @@ impl Session {
         seconds: f32,
     ) -> Result<Option<Capture>, StoreError> {
         assert!(tokens.len() as u64 == self.position(), "{} tokens at {}", tokens.len(), self.position());
-        store.capture(&self.layout(), &Boundary { tokens, logits, seconds_per_token: seconds }, self)
+        store.capture(&self.layout(), Boundary { tokens, logits, seconds_per_token: seconds }, self)
     }
 }
 

@@ -57,6 +57,60 @@ impl Conversation {
         render(&self.messages, &self.options)
     }
 
+    /// Reads a conversation back from the tokens of a session: `BOS system? (user assistant)*`, as
+    /// [`Conversation::prompt`] and the answers wrote them, without tools.
+    ///
+    /// # Errors
+    /// [`ChatError::Tokens`] where they are anything else.
+    pub fn from_tokens(
+        tokenizer: &Tokenizer,
+        ids: &[u32],
+        options: Options,
+    ) -> Result<Conversation, ChatError> {
+        let mut conversation = Conversation::new(options);
+        let control = |id: u32| tokenizer.control_name(id).and_then(Control::from_name);
+        let mut rest = ids;
+        // Takes the text before the next control token, and that token.
+        let mut next = || {
+            let n = rest.iter().position(|id| control(*id).is_some()).unwrap_or(rest.len());
+            let (text, tail) = rest.split_at(n);
+            rest = tail.get(1..).unwrap_or_default();
+            (tokenizer.decode(text), tail.first().and_then(|id| control(*id)))
+        };
+        let unexpected = |what: &'static str| Err(ChatError::Tokens { expected: what });
+        let (_, Some(Control::Bos)) = next() else { return unexpected("BOS first") };
+        let (system, mut mark) = next();
+        conversation.set_system(&system);
+        while mark.is_some() {
+            let Some(Control::User) = mark else { return unexpected("a user's turn") };
+            let (question, Some(Control::Assistant)) = next() else { return unexpected("an answer") };
+            conversation.ask(question);
+            let mut answer = Answer::default();
+            match next().1 {
+                Some(Control::ThinkStart) => {
+                    let (reasoning, end) = next();
+                    answer.reasoning = reasoning;
+                    if end.is_none() {
+                        conversation.answer(answer);
+                        break;
+                    }
+                }
+                Some(Control::ThinkEnd) => {}
+                // The answer had not begun.
+                None => break,
+                Some(_) => return unexpected("an answer's opening"),
+            }
+            let (content, end) = next();
+            answer.content = content;
+            conversation.answer(answer);
+            mark = match end {
+                Some(Control::Eos) => next().1,
+                other => other,
+            };
+        }
+        Ok(conversation)
+    }
+
     /// A reader for the answer to `prompt`.
     pub fn reader<'a>(&self, tokenizer: &'a Tokenizer) -> AnswerReader<'a> {
         AnswerReader {

@@ -1,7 +1,7 @@
 //! What can be wrong with a conversation.
 use super::json::JsonError;
 
-/// A conversation that cannot be rendered.
+/// A conversation that cannot be rendered or read back.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
     /// The bytes are not a JSON array of messages.
@@ -16,6 +16,12 @@ pub enum ChatError {
         expected: &'static str,
         /// What is there.
         got: &'static str,
+    },
+    /// Tokens that are no conversation.
+    #[error("tokens of the session: expected {expected}, got something else")]
+    Tokens {
+        /// What a conversation would have there.
+        expected: &'static str,
     },
     /// A piece of JSON inside a message is damaged.
     #[error("messages: {0}")]

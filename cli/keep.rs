@@ -1,0 +1,153 @@
+//! Keeps a session on disk while it runs: tokens in a journal before they are shown, states at
+//! boundaries beside the work.
+use anyhow::{Context, Result};
+use clap::Args;
+use ds4_runtime::Session;
+use ds4_runtime::store::{Journal, Options, RealDisk, Reason, Restored, Store, Writer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Where sessions are kept.
+#[derive(Args, Clone, Debug)]
+pub struct KvArgs {
+    /// Folder in which sessions are kept; `kv` in the cache folder if absent
+    #[arg(long, value_name = "DIR", conflicts_with = "no_kv")]
+    kv: Option<PathBuf>,
+    /// Keep nothing
+    #[arg(long)]
+    no_kv: bool,
+}
+
+/// The store's folder: the one given, or the default.
+///
+/// # Errors
+/// The platform names no cache folder.
+pub fn folder(given: Option<&Path>) -> Result<PathBuf> {
+    Ok(match given {
+        Some(folder) => folder.to_path_buf(),
+        None => crate::open::cache()?.join("kv"),
+    })
+}
+
+/// Opens the store in a folder.
+///
+/// # Errors
+/// A folder that is not private, or cannot be used.
+pub fn open_store(folder: &Path) -> Result<Store> {
+    let store = Store::open(Arc::new(RealDisk), folder, Options::default())?;
+    warn(&store);
+    Ok(store)
+}
+
+/// Tells the store's warnings on stderr.
+pub fn warn(store: &Store) {
+    for warning in store.take_warnings() {
+        eprintln!("warning: {warning}");
+    }
+}
+
+/// The store, its writer, and the journal of the running session.
+pub struct Keeper {
+    /// The store.
+    pub store: Arc<Store>,
+    writer: Writer,
+    journal: Option<Journal>,
+    is_temporary: bool,
+}
+
+impl Keeper {
+    /// Opens the store that the flags ask for; `None` with `--no-kv`. With `is_temporary` the
+    /// journal is removed when the work ends as it should; states stay.
+    ///
+    /// # Errors
+    /// A folder that is not private, or cannot be used.
+    pub fn open(args: &KvArgs, is_temporary: bool) -> Result<Option<Keeper>> {
+        if args.no_kv {
+            return Ok(None);
+        }
+        let store = Arc::new(open_store(&folder(args.kv.as_deref())?)?);
+        let writer = Writer::start(Arc::clone(&store)).context("store")?;
+        Ok(Some(Keeper { store, writer, journal: None, is_temporary }))
+    }
+
+    /// Brings the session to the longest stored prefix of `tokens`, and says so.
+    pub fn restore(&self, session: &mut Session, tokens: &[u32]) -> Restored {
+        let restored = session.restore(&self.store, tokens);
+        warn(&self.store);
+        if restored.tokens > 0 || !matches!(restored.reason, Reason::Empty) {
+            eprintln!("{restored}");
+        }
+        restored
+    }
+
+    /// Records that the session's tokens are now `tokens`, of which the first `same` are as before.
+    ///
+    /// # Errors
+    /// The journal cannot be written: the tokens would not survive.
+    pub fn record(&mut self, session: &Session, tokens: &[u32], same: usize) -> Result<()> {
+        match &mut self.journal {
+            Some(journal) => {
+                if journal.tokens() > same as u64 {
+                    journal.rewind(same as u64)?;
+                }
+                let known = usize::try_from(journal.tokens()).context("journal")?;
+                journal.append(&tokens[known..])?;
+            }
+            None => {
+                let name = fresh_name();
+                self.journal = Some(self.store.create_session(&session.layout(), &name, tokens)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues the states for saving. A full queue skips them: the next boundary has them too.
+    pub fn save(&self, session: &Session, tokens: &[u32], logits: &[f32], seconds: f32) {
+        match session.capture(&self.store, tokens, logits, seconds) {
+            Ok(Some(capture)) => drop(self.writer.save(capture)),
+            Ok(None) => {}
+            Err(error) => eprintln!("warning: state at {} tokens not saved: {error}", tokens.len()),
+        }
+    }
+
+    /// Name of the running session's journal, once it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.journal.as_ref().map(Journal::name)
+    }
+
+    /// Goes on under another journal; the one before stays as it is.
+    pub fn switch(&mut self, journal: Journal) {
+        self.journal = Some(journal);
+    }
+
+    /// Goes on under a new journal, made with the next tokens.
+    pub fn forget(&mut self) {
+        self.journal = None;
+    }
+
+    /// Waits until everything is on the disk.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn finish(self) -> Result<()> {
+        let Keeper { store, writer, journal, is_temporary } = self;
+        drop(writer);
+        if let Some(journal) = journal {
+            journal.sync()?;
+            let name = journal.name().to_string();
+            drop(journal);
+            if is_temporary {
+                store.remove_session(&name)?;
+            }
+        }
+        warn(&store);
+        Ok(())
+    }
+}
+
+/// A session name that no other process takes: time and process.
+fn fresh_name() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+    format!("s{now}-{}", std::process::id())
+}
