@@ -1,7 +1,5 @@
 //! Reports on the real models, without their weights.
-mod common;
-
-use common::model;
+use super::common::model;
 use ds4_ir::Class;
 use ds4_models::Mix;
 use ds4_passes::report::{Report, report};

@@ -1,7 +1,5 @@
 //! The pipeline on the real models and the fixtures.
-mod common;
-
-use common::{fixture, model};
+use super::common::{fixture, model};
 use ds4_ir::plan::Plan;
 use ds4_ir::{Class, Module, Type, parse_module};
 use ds4_models::Mix;
@@ -122,7 +120,7 @@ fn print_planned() {
 fn twenty_processes_plan_the_same() {
     let run = || {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["print_planned", "--exact", "--nocapture"]).env("PRINT_PLANNED", "1");
+        command.args(["models::print_planned", "--exact", "--nocapture"]).env("PRINT_PLANNED", "1");
         let out = String::from_utf8(command.output().unwrap().stdout).unwrap();
         out.lines().find_map(|l| l.split_once("planned ")).expect("a hash").1.to_string()
     };

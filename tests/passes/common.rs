@@ -24,9 +24,8 @@ impl WeightTypes for Files {
 }
 
 /// A module of a fixture.
-#[allow(dead_code, reason = "not every test reads fixtures")]
 pub(crate) fn fixture(name: &str, class: Class) -> Module {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
     let files = Files(Checkpoint::open(&folder).unwrap());
     let config = files.0.config().clone();
     let options =

@@ -1,7 +1,5 @@
 //! `docs/fusion.md` is written from the op table and the pipeline; `BLESS=1 cargo test` renews it.
-mod common;
-
-use common::model;
+use super::common::model;
 use ds4_ir::ops::{Body, ops};
 use ds4_ir::plan::Maxima;
 use ds4_ir::{Class, Module};
@@ -22,7 +20,7 @@ rounding, norms), where the states that it reads are still to be read, and where
 Among what is left the cheapest spelling of the whole function wins; see `passes/src/target.rs` for the
 prices. After that `pack` joins launches that need nothing of each other, and `schedule` orders them.
 
-This file is generated: `BLESS=1 cargo test -p ds4-passes --test fusion_doc`.
+This file is generated: `BLESS=1 cargo test --test passes`.
 
 ## The fused ops
 ";
@@ -60,7 +58,7 @@ fn document() -> String {
 
 #[test]
 fn the_document_is_fresh() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/fusion.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/fusion.md");
     let text = document();
     if std::env::var("BLESS").is_ok() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
