@@ -114,10 +114,7 @@ fn hash(text: &str) -> String {
 #[test]
 fn print_planned() {
     if std::env::var("PRINT_PLANNED").is_ok() {
-        let hash = planned()
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-        println!("planned {hash:016x}");
+        println!("planned {}", hash(&planned()));
     }
 }
 
