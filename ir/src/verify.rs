@@ -233,6 +233,11 @@ fn unique<'a>(what: &str, names: impl Iterator<Item = &'a String>, fail: &mut im
 }
 
 fn verify_graph(module: &Module, graph: &Graph, fail: &mut impl FnMut(String, String)) {
+    if graph.inputs > graph.values.len() {
+        let message =
+            format!("has {} values, expected {} inputs among them", graph.values.len(), graph.inputs);
+        return fail(format!("@{}", graph.name), message);
+    }
     let mut states = BTreeSet::new();
     let mut defined: BTreeSet<usize> = (0..graph.inputs).collect();
     for (i, call) in graph.calls.iter().enumerate() {
@@ -251,7 +256,7 @@ fn verify_graph(module: &Module, graph: &Graph, fail: &mut impl FnMut(String, St
             fail(place.clone(), format!("defines graph value {id} a second time"));
         }
         if let Some(id) = call.states.iter().find(|id| !states.insert(**id)) {
-            let name = module.states.get(*id).map_or("", |s| &s.name);
+            let name = module.states.get(*id).map_or_else(|| id.to_string(), |s| s.name.clone());
             fail(place, format!("binds state {name} a second time"));
         }
     }
