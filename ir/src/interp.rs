@@ -136,6 +136,12 @@ impl<'m, F: Real> Interp<'m, F> {
         }
     }
 
+    /// The rows of a state as the last step left them.
+    pub fn state(&self, index: usize) -> State<'_, F> {
+        let Held { ty, capacity, buffer } = &self.states[index];
+        State { ty: *ty, capacity: *capacity, data: buffer.data() }
+    }
+
     /// Runs one step of `graph`; answers all its values, inputs first.
     ///
     /// `inputs` are in the order of the graph's inputs and have the extents that `bind` gives them.
@@ -211,10 +217,7 @@ impl<'m, F: Real> Interp<'m, F> {
     ) {
         let operands = node.args.iter().enumerate().map(|(i, arg)| match arg {
             Arg::Value(_) if node.op.writes() == Some(i) => Operand::Consumed,
-            Arg::Value(v) if func.ty(*v).state().is_some() => {
-                let Held { ty, capacity, buffer } = &self.states[state_of(*v)];
-                Operand::State(State { ty: *ty, capacity: *capacity, data: buffer.data() })
-            }
+            Arg::Value(v) if func.ty(*v).state().is_some() => Operand::State(self.state(state_of(*v))),
             Arg::Value(v) => Operand::Tensor(env[v.index()].as_ref().expect("defined before use").tensor()),
             Arg::Weight(w) => Operand::Weight(self.weights.weight(call.weights[w.index()])),
             Arg::Lit(lit) => Operand::Lit(lit),

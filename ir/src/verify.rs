@@ -1,6 +1,7 @@
 //! Well-formedness. Every pass runs this on its way out, the runtime on what it loads.
 //!
 //! - inputs come before nodes, as the text has them;
+//! - types are those of something that can lie in memory;
 //! - names are unique, operands are defined before use and stand where the op's row takes them;
 //! - every node's type is the one that the op's row infers;
 //! - a state version is consumed by at most one write, so writes may be in place;
@@ -9,11 +10,12 @@
 //! - the nodes of a `launch { }` block may run in any order and at once: none reads what another one
 //!   computes or writes.
 //!
-//! For modules: every binding exists, has the type that the function's header declares, and no two
-//! calls of a graph share a state.
+//! For modules: names are unique, every binding exists and has the type that the function's header
+//! declares, every graph value is a tensor that is defined once and before it is read, and no two calls
+//! of a graph share a state.
 use crate::module::{Call, Decl, Graph, Header, Module};
 use crate::ops::{Sig, SigArg};
-use crate::{Arg, Func, Node, TensorType, Type, Value};
+use crate::{Arg, Dim, Func, Node, Scalar, TensorType, Type, Value};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -67,6 +69,31 @@ pub fn verify(func: &Func) -> Result<(), Vec<VerifyError>> {
     if check.errors.is_empty() { Ok(()) } else { Err(check.errors) }
 }
 
+/// Why nothing of this type can lie in memory.
+fn fault(ty: &Type) -> Option<String> {
+    let (scalar, width, empty) = match ty {
+        Type::Tensor(t) | Type::Param(t) => {
+            (t.scalar, t.dims.last().and_then(|d| d.constant()), t.dims.contains(&Dim::Const(0)))
+        }
+        Type::State(s) => (s.scalar, Some(s.width), s.width == 0),
+    };
+    match (scalar, width) {
+        _ if empty => Some(format!("expected extents above 0, got {ty}")),
+        (Scalar::Kv8 { rope }, width) if width.is_none_or(|w| w <= u32::from(rope)) => {
+            Some(format!("expected more than {rope} channels, got {ty}"))
+        }
+        _ => None,
+    }
+}
+
+/// Why no weight or parameter has this type.
+fn fixed_fault(ty: &TensorType) -> Option<String> {
+    if ty.constants().is_none_or(|dims| dims.is_empty() || dims.contains(&0) || dims.len() > 3) {
+        return Some(format!("expected 1 to 3 constant extents above 0, got {ty}"));
+    }
+    fault(&Type::Tensor(ty.clone()))
+}
+
 struct Check<'a> {
     func: &'a Func,
     errors: Vec<VerifyError>,
@@ -95,9 +122,13 @@ impl Check<'_> {
             let place = format!("@{} @{name}", self.func.name);
             if !weights.insert(name) {
                 self.errors.push(VerifyError { place, message: "is declared twice".to_string() });
-            } else if ty.constants().is_none_or(|dims| dims.contains(&0) || dims.len() > 3) {
-                let message = format!("expected 1 to 3 constant extents above 0, got {ty}");
+            } else if let Some(message) = fixed_fault(ty) {
                 self.errors.push(VerifyError { place, message });
+            }
+        }
+        for v in self.func.inputs().collect::<Vec<_>>() {
+            if let Some(message) = fault(self.func.ty(v)) {
+                self.fail(v, message);
             }
         }
     }
@@ -175,6 +206,14 @@ pub fn verify_module(module: &Module) -> Result<(), Vec<VerifyError>> {
     unique("param", module.params.iter().map(|d| &d.name), &mut fail);
     unique("func", module.funcs.iter().map(|d| &d.name), &mut fail);
     unique("graph", module.graphs.iter().map(|d| &d.name), &mut fail);
+    let weights = module.weights.iter().map(|w| (format!("weight {}", w.name), fixed_fault(&w.ty)));
+    let params = module.params.iter().map(|p| (format!("param {}", p.name), fixed_fault(&p.ty)));
+    let states = module.states.iter().map(|s| (format!("state {}", s.name), fault(&Type::State(s.ty))));
+    for (place, why) in weights.chain(params).chain(states) {
+        if let Some(why) = why {
+            fail(place, why);
+        }
+    }
     for graph in &module.graphs {
         verify_graph(module, graph, &mut fail);
     }
@@ -194,6 +233,11 @@ fn unique<'a>(what: &str, names: impl Iterator<Item = &'a String>, fail: &mut im
 }
 
 fn verify_graph(module: &Module, graph: &Graph, fail: &mut impl FnMut(String, String)) {
+    if graph.inputs > graph.values.len() {
+        let message =
+            format!("has {} values, expected {} inputs among them", graph.values.len(), graph.inputs);
+        return fail(format!("@{}", graph.name), message);
+    }
     let mut states = BTreeSet::new();
     let mut defined: BTreeSet<usize> = (0..graph.inputs).collect();
     for (i, call) in graph.calls.iter().enumerate() {
@@ -212,7 +256,18 @@ fn verify_graph(module: &Module, graph: &Graph, fail: &mut impl FnMut(String, St
             fail(place.clone(), format!("defines graph value {id} a second time"));
         }
         if let Some(id) = call.states.iter().find(|id| !states.insert(**id)) {
-            fail(place, format!("binds state {} a second time", module.states[*id].name));
+            let name = module.states.get(*id).map_or_else(|| id.to_string(), |s| s.name.clone());
+            fail(place, format!("binds state {name} a second time"));
+        }
+    }
+    for (id, value) in graph.values.iter().enumerate() {
+        let why = match &value.ty {
+            Type::Tensor(_) if !defined.contains(&id) => Some("is never defined".to_string()),
+            Type::Tensor(_) => fault(&value.ty).filter(|_| id < graph.inputs),
+            other => Some(format!("expected a tensor, got {other}")),
+        };
+        if let Some(why) = why {
+            fail(format!("@{} value {}", graph.name, value.name), why);
         }
     }
     if let Some(id) = graph.results.iter().find(|id| !defined.contains(id)) {

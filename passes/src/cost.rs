@@ -5,7 +5,7 @@
 use crate::Target;
 use ds4_ir::ops::{Op, Sig, SigArg, Term};
 use ds4_ir::plan::Maxima;
-use ds4_ir::{Arg, Dim, Func, StateKind, StateType, TensorType, Type, Value};
+use ds4_ir::{Arg, Dim, Func, Scalar, StateKind, StateType, TensorType, Type, Value};
 use std::collections::BTreeSet;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign};
@@ -21,8 +21,10 @@ pub struct Cost {
     pub states: u64,
     /// Bytes of values read and written.
     pub values: u64,
-    /// Multiplications and additions.
+    /// Multiplications and additions in floating point.
     pub flops: u64,
+    /// Multiplications and additions of 8-bit integers.
+    pub int_ops: u64,
 }
 
 impl Cost {
@@ -33,13 +35,14 @@ impl Cost {
 
     /// The same, `n` times.
     pub fn times(self, n: u64) -> Cost {
-        let Cost { launches, weights, states, values, flops } = self;
+        let Cost { launches, weights, states, values, flops, int_ops } = self;
         Cost {
             launches: launches * n,
             weights: weights * n,
             states: states * n,
             values: values * n,
             flops: flops * n,
+            int_ops: int_ops * n,
         }
     }
 }
@@ -58,6 +61,7 @@ impl AddAssign for Cost {
         self.states += o.states;
         self.values += o.values;
         self.flops += o.flops;
+        self.int_ops += o.int_ops;
     }
 }
 impl Sum for Cost {
@@ -131,7 +135,9 @@ impl Site<'_> {
             _ => None,
         });
         let weights = weights.sum();
-        Cost { weights, states: self.state_bytes(m), flops: self.flops(m), ..Cost::default() }
+        let (states, arithmetic) = (self.state_bytes(m), self.arithmetic(m));
+        let (flops, int_ops) = if self.is_integer() { (0, arithmetic) } else { (arithmetic, 0) };
+        Cost { weights, states, flops, int_ops, ..Cost::default() }
     }
 
     /// Bytes of a weight that the op reads.
@@ -171,7 +177,14 @@ impl Site<'_> {
         self.tensor(1).map_or(0, |rows| extent(rows.dims[0], m))
     }
 
-    fn flops(&self, m: &Maxima) -> u64 {
+    /// Whether the products are of 8-bit integers: their input was rounded to such.
+    fn is_integer(&self) -> bool {
+        let product = matches!(self.op.name, "matmul" | "grouped_matmul" | "expert_matmul");
+        let input = self.tensor(0).map(|t| t.scalar);
+        product && matches!(input, Some(Scalar::Q8_0 | Scalar::Q8K | Scalar::E4m3x128))
+    }
+
+    fn arithmetic(&self, m: &Maxima) -> u64 {
         let out = self.ty.tensor().map_or(0, |t| elements(t, m));
         let columns = |i: usize| match self.args[i] {
             SigArg::Weight(w) => w.dims.last().map_or(0, |d| extent(*d, m)),
@@ -260,6 +273,7 @@ pub fn launch_cost(func: &Func, launch: &[Value], target: Target, maxima: &Maxim
         total.weights += cost.weights;
         total.states += cost.states;
         total.flops += cost.flops;
+        total.int_ops += cost.int_ops;
         total.values += func.ty(*v).tensor().map_or(0, |t| bytes(t, maxima));
         for a in node.values().map(|a| func.storage_of(a)).filter(|a| read.insert(*a)) {
             total.values += func.ty(a).tensor().map_or(0, |t| bytes(t, maxima));

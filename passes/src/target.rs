@@ -103,8 +103,9 @@ impl Target {
     pub fn price(self, site: &Site<'_>, maxima: &Maxima) -> Option<u64> {
         let Rates(launch_ns, gb_s, gflop_s) = self.rates();
         let cost = self.cost(site, maxima)?;
-        let time =
-            cost.launches * launch_ns * 1000 + cost.bytes() * 1000 / gb_s + cost.flops * 1000 / gflop_s;
+        let time = cost.launches * launch_ns * 1000
+            + cost.bytes() * 1000 / gb_s
+            + (cost.flops + cost.int_ops) * 1000 / gflop_s;
         // Of two spellings that cost the same the primitive one is kept.
         Some(time + u64::from(site.op.definition().is_some()))
     }

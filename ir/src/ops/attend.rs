@@ -36,6 +36,7 @@ pub(super) const ROWS: &[Op] = &[
 /// Checks q, ring, row, sinks and pos; answers the result type and the ring.
 fn check<'a>(s: &Sig<'a>, sinks: usize) -> Result<(Type, &'a StateType), String> {
     let q = s.f32(0, 3)?;
+    same("rows of q", Dim::Sym(Sym::Tokens), q[0])?;
     let ring = s.state(1, StateKind::Ring)?;
     let row = s.of(2, ring.scalar)?;
     same("width of q", ring.width, constant(0, q[2])?)?;

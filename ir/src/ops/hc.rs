@@ -37,9 +37,12 @@ pub(super) const ROWS: &[Op] = &[
     ),
 ];
 
+/// Most residual streams of a token.
+const STREAMS_MAX: u32 = 64;
+
 /// Number of streams of a mix of n² + 2n gates.
 fn streams_of(mix: u32) -> Result<u32, String> {
-    let n = (1..=64).find(|n| n * n + 2 * n == mix);
+    let n = (1..=STREAMS_MAX).find(|n| n * n + 2 * n == mix);
     n.ok_or_else(|| format!("gates: expected n² + 2n of them, got {mix}"))
 }
 
@@ -88,6 +91,9 @@ fn hc_post_type(s: &Sig<'_>) -> Inferred {
     let ty = post_like(s)?;
     let (h, gates) = (s.f32(0, 3)?, s.of(2, Scalar::F32)?);
     let n = constant(0, h[1])?;
+    if n > STREAMS_MAX {
+        return Err(format!("gates: expected at most {STREAMS_MAX} streams, got {n}"));
+    }
     same("extents of the gates", &[h[0], Dim::Const(n * n + 2 * n)][..], &gates.dims[..])?;
     Ok(ty as Type)
 }

@@ -26,6 +26,7 @@ fn scores_type(s: &Sig<'_>) -> Inferred {
     let entries = s.state(2, StateKind::Entries)?;
     let q = s.of(0, entries.scalar)?;
     same("axes of q", 3, q.dims.len())?;
+    same("rows of q", Dim::Sym(Sym::Tokens), q.dims[0])?;
     same("width of q", entries.width, constant(0, q.dims[2])?)?;
     same("extents of the weights", &q.dims[..2], s.f32(1, 2)?)?;
     s.per_token(3)?;

@@ -86,12 +86,11 @@ impl<'a> Sig<'a> {
 
     /// Operand `i`, a state version whose kind is `kind` of its own span.
     pub(super) fn state(&self, i: usize, kind: fn(u32) -> StateKind) -> Result<&'a StateType, String> {
-        let name = kind(0).to_string();
-        let name = name.trim_end_matches("/0");
+        let name = kind(0).to_string().replace('0', "N");
         match self.args[i] {
             SigArg::Value(Type::State(s)) if s.kind == kind(s.kind.span()) => Ok(s),
-            SigArg::Value(ty) => Err(format!("operand {i}: expected a {name} state, got {ty}")),
-            _ => Err(format!("operand {i}: expected a {name} state")),
+            SigArg::Value(ty) => Err(format!("operand {i}: expected state {name}, got {ty}")),
+            _ => Err(format!("operand {i}: expected state {name}")),
         }
     }
 
@@ -129,7 +128,8 @@ impl<'a> Sig<'a> {
     }
 }
 
-fn rank_of(i: usize, ty: &TensorType, rank: usize) -> Result<(), String> {
+/// Fails unless `ty`, of operand `i`, has `rank` axes.
+pub(super) fn rank_of(i: usize, ty: &TensorType, rank: usize) -> Result<(), String> {
     if ty.dims.len() == rank {
         return Ok(());
     }

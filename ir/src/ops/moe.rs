@@ -1,10 +1,10 @@
 //! Mixture of experts (spec 2.8): routers, experts behind a table of matrices, SwiGLU.
 use super::index::largest;
-use super::infer::{Inferred, Sig, constant, f32, same, with_last};
+use super::infer::{Inferred, Sig, constant, f32, rank_of, same, with_last};
 use super::linear::product;
 use super::{Op, prim};
 use crate::view::{Frame, Route, Tensor};
-use crate::{Dim, Real, Scalar, TensorType, Type};
+use crate::{Dim, Real, Scalar, Sym, TensorType, Type};
 
 pub(super) const ROWS: &[Op] = &[
     prim!("router_scores", "x", "sqrt(softplus(x)).", router_type, router_scores),
@@ -67,6 +67,7 @@ fn select_type(s: &Sig<'_>) -> Inferred {
 
 fn hash_type(s: &Sig<'_>) -> Inferred {
     let scores = s.f32(0, 2)?;
+    same("rows of the scores", Dim::Sym(Sym::Tokens), scores[0])?;
     let table = s.tensor(1)?;
     if !matches!(table.scalar, Scalar::I32 | Scalar::I64) || table.dims.len() != 2 {
         return Err(format!("operand 1: expected i32 or i64 [vocabulary, k], got {table}"));
@@ -80,6 +81,7 @@ fn expert_matmul_type(s: &Sig<'_>) -> Inferred {
     let x = s.reals(0)?;
     let w = s.extents(1, 3)?;
     let routes = s.of(2, Scalar::Route)?;
+    rank_of(2, routes, 2)?;
     same("columns of the weight", constant(0, *x.dims.last().expect("an axis"))?, w[2])?;
     match &x.dims[..] {
         [rows, _] => same("rows of the routes", *rows, routes.dims[0])?,

@@ -60,7 +60,8 @@ fn is_word(c: char) -> bool {
 /// Length of the word at the start of `text`; a word ends before `->`.
 fn word_len(text: &str) -> usize {
     let end = text.find(|c| !is_word(c)).unwrap_or(text.len());
-    text.find("->").map_or(end, |arrow| arrow.min(end))
+    // `>` is no part of a word, so an arrow can only begin at the word's last character.
+    if text[..end].ends_with('-') && text[end..].starts_with('>') { end - 1 } else { end }
 }
 
 /// Tokens of a text and a position among them.

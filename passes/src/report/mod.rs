@@ -78,14 +78,16 @@ pub struct Figures {
     pub states: u64,
     /// Bytes of values.
     pub values: u64,
-    /// Multiplications and additions.
+    /// Multiplications and additions in floating point.
     pub flops: u64,
+    /// Multiplications and additions of 8-bit integers.
+    pub int_ops: u64,
 }
 
 impl From<Cost> for Figures {
     fn from(c: Cost) -> Figures {
-        let Cost { launches, weights, states, values, flops } = c;
-        Figures { launches, weights, states, values, flops }
+        let Cost { launches, weights, states, values, flops, int_ops } = c;
+        Figures { launches, weights, states, values, flops, int_ops }
     }
 }
 

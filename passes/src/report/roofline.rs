@@ -97,7 +97,8 @@ impl Time {
 
     fn add(&mut self, cost: &Cost, device: &Device) {
         let memory = cost.bytes() as f64 / (device.read_gb_s * 1e9);
-        let arithmetic = cost.flops as f64 / (device.f32_gflop_s * 1e9);
+        let arithmetic =
+            cost.flops as f64 / (device.f32_gflop_s * 1e9) + cost.int_ops as f64 / (device.i8_gop_s * 1e9);
         // Of a launch only the slower side counts.
         if memory >= arithmetic {
             self.memory += memory;

@@ -9,7 +9,7 @@ impl fmt::Display for Report {
         writeln!(f, "{}, class {}, for {}, context {}", self.model, self.class, self.target, self.ctx)?;
         writeln!(
             f,
-            "\nper call, one token{:>15} calls launches weights MB states kB values kB    MFLOP",
+            "\nper call, one token{:>15} calls launches weights MB states kB values kB    MFLOP      MOP",
             ""
         )?;
         for func in &self.functions {
@@ -33,10 +33,10 @@ impl fmt::Display for Report {
 fn line(f: &mut fmt::Formatter<'_>, name: &str, calls: Option<u64>, c: &Figures) -> fmt::Result {
     let calls = calls.map_or(String::new(), |n| n.to_string());
     let (weights, states, values) = (c.weights as f64 / 1e6, c.states as f64 / 1e3, c.values as f64 / 1e3);
-    let flops = c.flops as f64 / 1e6;
+    let (flops, ops) = (c.flops as f64 / 1e6, c.int_ops as f64 / 1e6);
     writeln!(
         f,
-        "  {name:<32} {calls:>5} {:>8} {weights:>10.1} {states:>9.1} {values:>9.1} {flops:>8.0}",
+        "  {name:<32} {calls:>5} {:>8} {weights:>10.1} {states:>9.1} {values:>9.1} {flops:>8.0} {ops:>8.0}",
         c.launches
     )
 }

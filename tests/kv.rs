@@ -1,0 +1,120 @@
+//! Sessions and the store: restoring equals recomputing, bit for bit.
+mod common;
+
+use common::{Expected, engine, fixture};
+use ds4_ir::Class;
+use ds4_runtime::store::{Options, RealDisk, Reason, Store};
+use ds4_runtime::{Engine, Error, Session, Want};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Tokens computed after each restore.
+const AFTER: usize = 32;
+
+fn advance(session: &mut Session, ids: &[u32], chunk: usize) -> Vec<u32> {
+    let none = AtomicBool::new(false);
+    let logits = session.advance(ids, Want::All, chunk, &none, &mut |_| ()).unwrap();
+    logits.iter().map(|x| x.to_bits()).collect()
+}
+
+fn open(folder: &Path) -> Store {
+    Store::open(Arc::new(RealDisk), &folder.join("kv"), Options::default()).unwrap()
+}
+
+/// Saves the session's states after `tokens`; answers the logits saved with them.
+fn save(engine: &Engine, store: &Store, tokens: &[u32]) -> Vec<f32> {
+    let mut session = engine.session().unwrap();
+    let none = AtomicBool::new(false);
+    let logits = session.advance(tokens, Want::Last, 512, &none, &mut |_| ()).unwrap();
+    if let Some(capture) = session.capture(store, tokens, &logits, 0.01).unwrap() {
+        store.commit(&capture).unwrap();
+    }
+    logits
+}
+
+#[test]
+fn restoring_equals_recomputing_at_every_kind_of_boundary() {
+    for (name, class) in
+        [("flash-bf16", Class::Fast), ("pro-mixed", Class::Official), ("flash-bf16", Class::Exact)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = engine(&fixture(name), class, 2);
+        let ids = Expected::read(&fixture(name).join("expected.safetensors")).ids("input_ids");
+        // The bits of the uninterrupted session.
+        let whole = advance(&mut engine.session().unwrap(), &ids, 512);
+        let vocab = engine.module().vocab as usize;
+        // One token; inside a ratio-4 block; around a window and a ratio-128 block; a second one.
+        for cut in [1, 2, 3, 4, 5, 31, 32, 33, 127, 128, 129, 130, 131, 132, 200, 255, 256] {
+            let store = open(folder.path());
+            let logits = save(&engine, &store, &ids[..cut]);
+            let mut session = engine.session().unwrap();
+            // What the session held before must not matter.
+            advance(&mut session, &ids[40..100], 7);
+            let restored = session.restore(&store, &ids[..cut]);
+            assert_eq!((restored.tokens, &restored.reason), (cut as u64, &Reason::Whole), "{name} {cut}");
+            assert_eq!(restored.logits, logits, "{name} {class} {cut}");
+            let after = advance(&mut session, &ids[cut..cut + AFTER], 5);
+            assert!(after == whole[cut * vocab..(cut + AFTER) * vocab], "{name} {class} cut at {cut}");
+            assert!(store.take_warnings().is_empty());
+        }
+        // A longer request finds the longest of all these.
+        let restored = engine.session().unwrap().restore(&open(folder.path()), &ids);
+        assert_eq!(restored.tokens, 256, "{name}");
+    }
+}
+
+#[test]
+fn a_restored_session_refuses_a_rewind_that_it_cannot_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&fixture("flash-bf16"), Class::Fast, 1);
+    let ids: Vec<u32> = (0..140).map(|i| i % 300).collect();
+    let store = open(folder.path());
+    save(&engine, &store, &ids[..130]);
+    let mut session = engine.session().unwrap();
+    session.restore(&store, &ids[..130]);
+    assert!(matches!(session.rewind(1), Err(Error::Rewind { max: 0, back: 1 })));
+    // New tokens bring back the room for rewinds: eight of them can be taken back.
+    let fresh = advance(&mut session, &ids[130..], 4);
+    session.rewind(8).unwrap();
+    let again = advance(&mut session, &ids[132..], 3);
+    assert!(fresh.ends_with(&again));
+}
+
+#[test]
+fn another_class_or_context_length_finds_only_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let ids: Vec<u32> = (0..40).collect();
+    let store = open(folder.path());
+    save(&engine(&fixture("flash-bf16"), Class::Fast, 1), &store, &ids);
+    let restored =
+        engine(&fixture("flash-bf16"), Class::Official, 1).session().unwrap().restore(&store, &ids);
+    assert_eq!((restored.tokens, restored.reason), (0, Reason::OtherIdentity));
+    let restored = engine(&fixture("flash-bf16"), Class::Fast, 1).session().unwrap().restore(&store, &ids);
+    assert_eq!(restored.tokens, 40);
+}
+
+#[test]
+fn a_damaged_entry_is_a_shorter_prefix_and_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&fixture("flash-bf16"), Class::Fast, 1);
+    let ids: Vec<u32> = (0..200).map(|i| i % 300).collect();
+    let store = open(folder.path());
+    save(&engine, &store, &ids[..128]);
+    save(&engine, &store, &ids[..150]);
+    let newest = std::fs::read_dir(folder.path().join("kv/nodes")).unwrap().filter_map(Result::ok);
+    let edge = newest.filter(|e| e.path().extension().is_some_and(|x| x == "edge"));
+    let edge = edge.max_by_key(|e| e.metadata().unwrap().modified().unwrap()).unwrap().path();
+    let mut bytes = std::fs::read(&edge).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&edge, bytes).unwrap();
+    let store = open(folder.path());
+    let mut session = engine.session().unwrap();
+    let restored = session.restore(&store, &ids[..150]);
+    assert_eq!((restored.tokens, restored.reason), (128, Reason::Damaged));
+    assert!(!store.take_warnings().is_empty(), "the damage is told");
+    let after = advance(&mut session, &ids[128..], 512);
+    let whole = advance(&mut engine.session().unwrap(), &ids, 512);
+    assert!(whole.ends_with(&after), "the answer is right all the same");
+}

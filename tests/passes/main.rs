@@ -1,0 +1,5 @@
+//! The compiler on the real models, without their weights, and on the fixtures.
+mod common;
+mod fusion_doc;
+mod models;
+mod report;
