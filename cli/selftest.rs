@@ -31,13 +31,14 @@ pub fn make(artifact: &Artifact, model: &Path, folder: &Path, hash: bool) -> Res
     let ids: Vec<u32> = (0..n).map(|_| id()).collect();
     let small = artifact.meta.files.iter().map(|f| f.bytes).sum::<u64>() <= SMALL_BYTES;
     let (made_by, logits) = if small {
-        let weights = Weights::open(module, &artifact.table, folder)?;
+        // An engine is made of weights that may be computed with, and of no others.
+        let engine = Engine::new(artifact.clone(), folder, 1)?;
         let graph = module.graph("main").expect("every module has it");
         let ints = |x: &mut dyn Iterator<Item = usize>| Buffer::Int(x.map(|n| n as i32).collect());
         let own = ints(&mut ids.iter().map(|id| *id as usize));
         let inputs = vec![own, ints(&mut (0..n)), ints(&mut (0..n))];
         let bind = Bind { start: 0, tokens: n, wanted: n };
-        let values = Interp::<f64>::new(module, &weights).step(graph, inputs, &bind);
+        let values = Interp::<f64>::new(module, engine.weights()).step(graph, inputs, &bind);
         let logits = values[graph.results[0]].buffer.real().iter().map(|x| *x as f32).collect();
         ("interpreter f64", logits)
     } else {

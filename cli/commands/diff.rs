@@ -4,6 +4,7 @@ use clap::Args;
 use ds4_runtime::Artifact;
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 /// Show what differs between two artifacts.
@@ -18,11 +19,12 @@ pub struct DiffArgs {
 /// Runs the command: a line per difference, none for equal artifacts.
 ///
 /// # Errors
-/// One of the files is no artifact.
+/// One of the files is no artifact, or the output cannot be written.
 pub fn diff(args: &DiffArgs) -> Result<()> {
     let (a, b) = (Artifact::read(&args.a)?, Artifact::read(&args.b)?);
+    let mut out = stdout().lock();
     for line in differences(&a, &b) {
-        println!("{line}");
+        writeln!(out, "{line}")?;
     }
     Ok(())
 }

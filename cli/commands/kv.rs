@@ -3,6 +3,7 @@ use crate::keep::{folder, open_store, warn};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use ds4_runtime::store::{Key, Store};
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -70,20 +71,17 @@ pub fn kv(args: &KvCommand) -> Result<()> {
         Action::Verify { dir } => verify(&store(dir)?),
         Action::Gc { dir, budget } => {
             let store = store(dir)?;
-            println!("{} bytes freed, {} in use", store.gc(*budget)?, store.bytes());
+            writeln!(stdout(), "{} bytes freed, {} in use", store.gc(*budget)?, store.bytes())?;
             warn(&store);
             Ok(())
         }
         Action::Export { key, output, dir } => {
             let store = store(dir)?;
             let bytes = store.export(&store.lookup(key)?, output)?;
-            println!("{}: {bytes} bytes", output.display());
+            writeln!(stdout(), "{}: {bytes} bytes", output.display())?;
             Ok(())
         }
-        Action::Import { file, dir } => {
-            println!("{}", store(dir)?.import(file)?);
-            Ok(())
-        }
+        Action::Import { file, dir } => Ok(writeln!(stdout(), "{}", store(dir)?.import(file)?)?),
     }
 }
 
@@ -98,21 +96,23 @@ fn store(dir: &Option<PathBuf>) -> Result<Store> {
 
 fn ls(store: &Store) -> Result<()> {
     let nodes = store.list()?;
-    println!("{} bytes in {}", store.bytes(), store.folder().display());
+    let mut out = stdout().lock();
+    writeln!(out, "{} bytes in {}", store.bytes(), store.folder().display())?;
     for node in nodes.iter().filter(|n| n.edge > 0) {
         let used = UNIX_EPOCH + Duration::from_millis(node.used);
         let age = SystemTime::now().duration_since(used).unwrap_or_default().as_secs();
-        println!(
+        writeln!(
+            out,
             "{}  {:>8} tokens  {:>12} bytes  used {age} s ago",
             short(&node.key),
             node.end,
             node.rows + node.edge
-        );
+        )?;
     }
     for name in store.session_names()? {
         let session = store.session(&name)?;
         let damage = session.damaged.map_or(String::new(), |d| format!("  damaged: {d}"));
-        println!("session {name}  {} tokens{damage}", session.tokens.len());
+        writeln!(out, "session {name}  {} tokens{damage}", session.tokens.len())?;
     }
     Ok(())
 }
@@ -123,18 +123,19 @@ fn short(key: &Key) -> String {
 
 fn show(store: &Store, key: &str) -> Result<()> {
     let entry = store.show(&store.lookup(key)?)?;
+    let mut out = stdout().lock();
     for node in &entry.path {
-        println!(
+        writeln!(
+            out,
             "{}  tokens {}..{}  rows {}  edge {}",
             short(&node.key),
             node.start,
             node.end,
             node.rows,
             node.edge
-        );
+        )?;
     }
-    println!("{:?}", entry.tokens);
-    Ok(())
+    Ok(writeln!(out, "{:?}", entry.tokens)?)
 }
 
 fn verify(store: &Store) -> Result<()> {
@@ -145,6 +146,5 @@ fn verify(store: &Store) -> Result<()> {
     if !report.problems.is_empty() {
         bail!("{} of {} entries are not whole", report.problems.len(), report.entries);
     }
-    println!("{} entries whole, {} bytes read", report.entries, report.bytes);
-    Ok(())
+    Ok(writeln!(stdout(), "{} entries whole, {} bytes read", report.entries, report.bytes)?)
 }

@@ -3,6 +3,7 @@ use crate::selftest;
 use anyhow::{Result, bail};
 use clap::Args;
 use ds4_runtime::Artifact;
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 /// Check an artifact on this machine.
@@ -27,16 +28,20 @@ pub fn verify(args: &VerifyArgs) -> Result<()> {
     let folder = args.file.parent().unwrap_or(Path::new(""));
     if args.full {
         selftest::verify_bytes(&artifact, folder)?;
-        println!("weights   every byte as compiled");
+        writeln!(stdout(), "weights   every byte as compiled")?;
     }
     let made_by = artifact.selftest.as_ref().map_or(String::new(), |t| t.made_by.clone());
     let verdict = selftest::verify(artifact, folder, args.threads)?;
     let (worst, median) = verdict.allowed;
-    println!("logits    against {made_by}: worst difference {:.2e}, at most {worst:.0e}", verdict.worst);
-    println!("          median difference {:.2e}, at most {median:.0e}", verdict.median);
+    let mut out = stdout().lock();
+    writeln!(
+        out,
+        "logits    against {made_by}: worst difference {:.2e}, at most {worst:.0e}",
+        verdict.worst
+    )?;
+    writeln!(out, "          median difference {:.2e}, at most {median:.0e}", verdict.median)?;
     if !verdict.passes() {
         bail!("{}: the logits differ by more than the class allows", args.file.display());
     }
-    println!("passed");
-    Ok(())
+    Ok(writeln!(out, "passed")?)
 }

@@ -4,8 +4,9 @@ use crate::program::Program;
 use crate::weights::Weights;
 use crate::{Error, Result, Session, identity};
 use ds4_ir::module::Graph;
-use ds4_ir::plan::Plan;
-use ds4_ir::{Arg, Dim, Module, Node, Scalar, Sym, TensorType, WeightSource};
+use ds4_ir::ops::{Sig, SigArg, Term};
+use ds4_ir::plan::{Bucket, Plan};
+use ds4_ir::{Arg, Dim, Func, Module, Node, Op, Scalar, Sym, TensorType, Type, Weight, WeightSource};
 use rayon::ThreadPool;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,7 +49,8 @@ impl Engine {
         check(&module, &plan, &weights).map_err(Error::Invalid)?;
         let main = module.graphs.iter().position(|g| g.name == "main").expect("checked");
         let program = |bucket| Program::new(&module, &plan.launches, bucket, main);
-        let programs = plan.buckets.iter().map(program).collect();
+        let programs = plan.buckets.iter().map(program).collect::<std::result::Result<_, _>>();
+        let programs = programs.map_err(Error::Invalid)?;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("ds4-{i}"));
         let threads = pool.build().map_err(|e| Error::Invalid(format!("threads: {e}")))?;
         let shared = Shared { identity: meta.identity, module, plan, weights, programs, main, threads };
@@ -96,6 +98,14 @@ fn check(module: &Module, plan: &Plan, weights: &Weights) -> std::result::Result
     if plan.buckets.is_empty() {
         return Err("plan: expected at least one bucket, got none".to_string());
     }
+    let sizes = |b: &Bucket| (b.maxima.tokens, b.maxima.wanted);
+    for pair in plan.buckets.windows(2) {
+        let ((tokens, wanted), (more, more_wanted)) = (sizes(&pair[0]), sizes(&pair[1]));
+        if more <= tokens || more_wanted < wanted {
+            let got = format!("{tokens} tokens, {wanted} wanted, then {more} and {more_wanted}");
+            return Err(format!("plan: expected buckets that grow, got {got}"));
+        }
+    }
     for bucket in &plan.buckets {
         if bucket.arena_bytes > BYTES_MAX {
             return Err(format!(
@@ -120,7 +130,7 @@ fn check(module: &Module, plan: &Plan, weights: &Weights) -> std::result::Result
     for graph in &module.graphs {
         for call in &graph.calls {
             for (_, node) in module.funcs[call.func].nodes() {
-                check_table(module, node, &call.weights, call.func, weights)?;
+                check_tables(module, &module.funcs[call.func], node, &call.weights, weights)?;
             }
         }
     }
@@ -144,34 +154,63 @@ fn check_main(module: &Module, main: &Graph) -> std::result::Result<(), String> 
 }
 
 /// Tables that are indexed by token id must have a row for each, and name experts that exist.
-fn check_table(
+fn check_tables(
     module: &Module,
+    func: &Func,
     node: &Node,
     bound: &[usize],
-    func: usize,
     weights: &Weights,
 ) -> std::result::Result<(), String> {
-    let table = node.args.iter().find_map(|a| match a {
-        Arg::Weight(w) if matches!(node.op.name, "embed_rows" | "hash_experts") => Some(bound[w.index()]),
-        _ => None,
-    });
-    let Some(index) = table else { return Ok(()) };
-    let (name, matrix) = (&module.weights[index].name, weights.weight(index).matrix(0));
-    if matrix.rows < module.vocab as usize {
-        return Err(format!(
-            "{name}: expected a row for each of {} tokens, got {}",
-            module.vocab, matrix.rows
-        ));
-    }
-    if node.op.name == "hash_experts" {
-        let func = &module.funcs[func];
-        let scores = func.ty(node.values().next().expect("scores")).tensor().expect("a tensor");
-        let experts = scores.dims[1].constant().map_or(0, i64::from);
+    for (table, experts) in tables(func, node)? {
+        let index = bound[table.index()];
+        let (name, matrix) = (&module.weights[index].name, weights.weight(index).matrix(0));
+        if matrix.rows < module.vocab as usize {
+            return Err(format!(
+                "{name}: expected a row for each of {} tokens, got {}",
+                module.vocab, matrix.rows
+            ));
+        }
+        let Some(experts) = experts else { continue };
         for row in 0..matrix.rows {
-            if let Some(bad) = matrix.int_row(row).find(|e| !(0..experts).contains(e)) {
+            if let Some(bad) = matrix.int_row(row).find(|e| !(0..i64::from(experts)).contains(e)) {
                 return Err(format!("{name}, token {row}: expected an expert below {experts}, got {bad}"));
             }
         }
     }
     Ok(())
+}
+
+/// Weights that `node`, or a part of its definition, indexes by token id; with the number of experts
+/// for those that name experts.
+fn tables(func: &Func, node: &Node) -> std::result::Result<Vec<(Weight, Option<u32>)>, String> {
+    let weight = |arg: &Arg| if let Arg::Weight(w) = arg { Some(*w) } else { None };
+    let columns = |ty: &Type| ty.tensor().and_then(|t| t.dims.last()?.constant());
+    // An op, its table, and the type of its first operand.
+    let entry = |op: &Op, table: Option<Weight>, first: Option<&Type>| match op.name {
+        "embed_rows" => table.map(|w| (w, None)),
+        "hash_experts" => table.map(|w| (w, first.and_then(columns))),
+        _ => None,
+    };
+    let Some(definition) = node.op.definition() else {
+        let first = node.values().next().map(|v| func.ty(v));
+        return Ok(entry(node.op, node.args.iter().find_map(weight), first).into_iter().collect());
+    };
+    let sig = |arg| match arg {
+        &Arg::Value(v) => SigArg::Value(func.ty(v)),
+        &Arg::Weight(w) => SigArg::Weight(func.weight_type(w)),
+        Arg::Lit(lit) => SigArg::Lit(lit),
+    };
+    let types = definition.types(&Sig { args: node.args.iter().map(sig).collect() })?;
+    let applied = definition.terms.iter().filter_map(|term| {
+        let Term::Apply(op, args) = term else { return None };
+        let formal = |i: &usize| if let Term::Formal(at) = definition.terms[*i] { Some(at) } else { None };
+        let table = args.iter().filter_map(formal).find_map(|at| weight(&node.args[at]));
+        let first = match formal(&args[0]).map(|at| &node.args[at]) {
+            Some(Arg::Value(v)) => Some(func.ty(*v)),
+            Some(_) => None,
+            None => types[args[0]].as_ref(),
+        };
+        entry(op, table, first)
+    });
+    Ok(applied.collect())
 }

@@ -48,7 +48,15 @@ pub(crate) const OPERANDS_MAX: usize = 24;
 
 impl Program {
     /// Resolves graph `g` of the module; the plan has passed its check.
-    pub(crate) fn new(module: &Module, lists: &[LaunchList], bucket: &Bucket, g: usize) -> Program {
+    ///
+    /// # Errors
+    /// A kernel whose scratch is too small.
+    pub(crate) fn new(
+        module: &Module,
+        lists: &[LaunchList],
+        bucket: &Bucket,
+        g: usize,
+    ) -> Result<Program, String> {
         let graph = &module.graphs[g];
         let mut launches = Vec::new();
         for (index, call) in graph.calls.iter().enumerate() {
@@ -57,10 +65,10 @@ impl Program {
             let place = Place { func, call, header: Header::of(func), bucket, g, base };
             for name in &lists[call.func].launches {
                 let v = func.find(name).expect("the plan launches values of the function");
-                launches.push(place.launch(v));
+                launches.push(place.launch(v)?);
             }
         }
-        Program { launches }
+        Ok(Program { launches })
     }
 }
 
@@ -76,7 +84,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn launch(&self, v: Value) -> Launch {
+    fn launch(&self, v: Value) -> Result<Launch, String> {
         let node = self.func.node(v).expect("a launch computes a node");
         let writes = node.op.writes();
         let operand = |(i, arg): (usize, &Arg)| match arg {
@@ -103,7 +111,15 @@ impl Place<'_> {
         let launcher = Launcher::new(node.op, &types, &self.bucket.maxima);
         let scratch = self.bucket.funcs[self.call.func].scratch[v.index()];
         let scratch = scratch.map_or((0, 0), |(at, bytes)| (self.base + at, bytes));
-        Launch { launcher, operands, target, scratch }
+        let needed = launcher.scratch_bytes();
+        if scratch.1 < needed {
+            let (func, value) = (&self.func.name, self.func.name(v));
+            return Err(format!(
+                "plan: @{func} %{value}: expected at least {needed} bytes of scratch, got {}",
+                scratch.1
+            ));
+        }
+        Ok(Launch { launcher, operands, target, scratch })
     }
 
     fn source(&self, v: Value) -> Source {

@@ -3,7 +3,7 @@
 //! Every range is proven to lie inside its file before anything reads it. Nothing is copied.
 use crate::{Error, Result};
 use ds4_ir::view::WeightView;
-use ds4_ir::{Module, Part, Role, Scalar, TensorType, WeightEntry, WeightSource, WeightTable};
+use ds4_ir::{Layout, Module, Part, Role, Scalar, TensorType, WeightEntry, WeightSource, WeightTable};
 use memmap2::Mmap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -93,6 +93,9 @@ pub(crate) fn item_sizes(ty: &TensorType) -> Option<(u64, u64, u64)> {
 
 fn locate(entry: &WeightEntry, files: &[Mapped]) -> Result<Weight> {
     let wrong = |message: String| Error::Invalid(format!("{}: {message}", entry.name));
+    if let Layout::Repacked(layout) = &entry.layout {
+        return Err(wrong(format!("layout: expected as stored, got {layout}")));
+    }
     let sizes = item_sizes(&entry.ty).filter(|(items, ..)| *items <= ITEMS_MAX);
     let (items, codes, scales) = sizes.ok_or_else(|| wrong(format!("{} has no size", entry.ty)))?;
     let code_ranges = ranges(entry, Role::Codes, items, codes, files)?;

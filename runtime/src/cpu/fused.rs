@@ -27,6 +27,8 @@ enum Part {
 /// The parts of one fused node, resolved when a program is made.
 pub(crate) struct Composite {
     parts: Vec<Part>,
+    /// Bytes of scratch that the parts take in the largest step.
+    pub(super) scratch_bytes: u64,
 }
 
 impl Composite {
@@ -63,7 +65,7 @@ impl Composite {
             });
         }
         assert!(parts.len() <= PARTS_MAX, "`{}` has {} parts", op.name, parts.len());
-        Some(Composite { parts })
+        Some(Composite { parts, scratch_bytes: end as u64 })
     }
 
     /// Runs the parts.

@@ -50,6 +50,14 @@ impl Launcher {
         Composite::new(op, args, maxima).map_or_else(|| Launcher::Kernel(plain(op)), Launcher::Composite)
     }
 
+    /// Bytes of scratch that a run touches at most.
+    pub(crate) fn scratch_bytes(&self) -> u64 {
+        match self {
+            Launcher::Kernel(_) => 0,
+            Launcher::Composite(composite) => composite.scratch_bytes,
+        }
+    }
+
     /// Runs the node.
     pub(crate) fn run(&self, frame: &mut Frame<'_, f32>) {
         match self {

@@ -1,0 +1,8 @@
+//! The two programs as a person meets them: real processes in a folder of their own.
+mod artifacts;
+mod chat;
+#[path = "../common/mod.rs"]
+mod common;
+mod lab;
+mod logits;
+mod run;
