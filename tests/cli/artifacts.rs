@@ -68,7 +68,7 @@ fn verify_sees_changed_weights() {
     let modified = std::fs::metadata(&weights).unwrap().modified().unwrap();
     let mut bytes = std::fs::read(&weights).unwrap();
     // A BF16 of the largest finite value, in the middle of some tensor.
-    let at = bytes.len() / 2 & !1;
+    let at = (bytes.len() / 2) & !1;
     bytes[at..at + 2].copy_from_slice(&[0x7f, 0x7f]);
     std::fs::write(&weights, &bytes).unwrap();
     std::fs::File::options().write(true).open(&weights).unwrap().set_modified(modified).unwrap();

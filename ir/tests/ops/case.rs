@@ -197,7 +197,8 @@ impl Case {
                 self.close::<F>(&got, &want) && experts.eq(x.iter().map(|(e, _)| *e))
             }
         };
-        let got: &dyn std::fmt::Debug = if got.ty.scalar.is_real() { &tensor.to_real() } else { &tensor.data };
+        let got: &dyn std::fmt::Debug =
+            if got.ty.scalar.is_real() { &tensor.to_real() } else { &tensor.data };
         (!same).then(|| format!("expected {want:?}, got {got:?}"))
     }
 

@@ -36,10 +36,11 @@ fn results_are_those_worked_out_by_hand() {
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
+/// Fused ops have no meaning of their own: they are what their definitions say.
 #[test]
-fn every_op_has_two_cases() {
+fn every_primitive_op_has_two_cases() {
     let cases = cases();
-    for op in ops() {
+    for op in ops().filter(|op| op.definition().is_none()) {
         let n = cases.iter().filter(|c| c.op == op.name).count();
         assert!(n >= 2, "`{}` has {n} hand-computed cases, expected at least 2", op.name);
     }
