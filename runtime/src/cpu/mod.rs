@@ -7,6 +7,8 @@ mod cells;
 mod fused;
 mod index;
 mod linear;
+#[allow(dead_code, reason = "programs call the kernels by and by")]
+pub(crate) mod product;
 mod rows;
 
 use ds4_ir::Op;
