@@ -29,6 +29,15 @@ impl<'a> Cells<'a> {
         Cells { memory, at, rows, width }
     }
 
+    /// Writes cells of one row, from `column` on.
+    ///
+    /// # Safety
+    /// No other thread writes the same cells while the matrix is borrowed.
+    pub(crate) unsafe fn write(&self, row: usize, column: usize, x: &[f32]) {
+        // SAFETY: as the caller says.
+        unsafe { self.part(row, column..column + x.len()) }.copy_from_slice(x);
+    }
+
     /// Writes one cell.
     ///
     /// # Safety

@@ -10,6 +10,7 @@ mod fused;
 mod index;
 mod linear;
 mod op;
+pub(crate) mod product;
 mod rows;
 
 use ds4_ir::Op;
