@@ -1,5 +1,6 @@
 //! The composition root: what `ds4c` and `ds4` do, made of the crates that know how.
 pub mod args;
+pub mod bench;
 pub mod commands;
 pub mod compile;
 pub mod demo;

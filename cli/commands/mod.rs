@@ -1,4 +1,5 @@
 //! One file per command.
+pub mod bench;
 pub mod chat;
 pub mod compile;
 pub mod diff;

@@ -182,7 +182,7 @@ fn check_tables(
 
 /// Weights that `node`, or a part of its definition, indexes by token id; with the number of experts
 /// for those that name experts.
-fn tables(func: &Func, node: &Node) -> std::result::Result<Vec<(Weight, Option<u32>)>, String> {
+pub(crate) fn tables(func: &Func, node: &Node) -> std::result::Result<Vec<(Weight, Option<u32>)>, String> {
     let weight = |arg: &Arg| if let Arg::Weight(w) = arg { Some(*w) } else { None };
     let columns = |ty: &Type| ty.tensor().and_then(|t| t.dims.last()?.constant());
     // An op, its table, and the type of its first operand.
