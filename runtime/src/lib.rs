@@ -8,6 +8,7 @@ mod error;
 mod fill;
 mod identity;
 mod memory;
+mod pool;
 mod probe;
 mod process;
 mod program;
