@@ -8,6 +8,7 @@ pub mod generate;
 pub mod ids;
 pub mod interrupt;
 pub mod keep;
+pub mod layouts;
 pub mod open;
 pub mod output;
 pub mod progress;

@@ -82,7 +82,7 @@ pub fn measure(
     tell("reading the weights".to_string());
     let mut raw = RawRead::new(engine);
     raw.touch_all();
-    let bytes = (raw.bytes(), raw.bytes());
+    let bytes = (raw.bytes(), raw.source_bytes());
     (bench.token_bytes, bench.source_bytes) = bytes;
     let mut rates = Vec::new();
     for ctx in &wanted.contexts {

@@ -60,6 +60,7 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let mut wanted = args.wanted();
     let max = context_max(args.model.as_deref())?;
     fitting(&mut wanted, max, (args.prefill.is_some(), args.ctx.is_some()))?;
+    args.tell_left_out(&wanted, max);
     let longest = wanted.contexts.iter().map(|n| *n as usize + wanted.decoded());
     let longest = longest.chain(wanted.prefill.iter().copied()).max().unwrap_or(1);
     let ctx = u32::try_from(longest).expect("lengths fit the context").next_multiple_of(128).min(max);
@@ -90,6 +91,18 @@ impl BenchArgs {
             contexts: if self.decode == 0 { vec![] } else { self.ctx.clone().unwrap_or(CONTEXTS.to_vec()) },
             prefilled: self.prefilled,
         }
+    }
+
+    /// Says which of the lengths that were not asked for the model does not hold.
+    fn tell_left_out(&self, kept: &Wanted, max: u32) {
+        let all = self.wanted();
+        let gone = |all: usize, kept: usize, what: &str| {
+            if kept < all {
+                eprintln!("note: {} of {all} {what} left out: the model holds {max} tokens", all - kept);
+            }
+        };
+        gone(all.prefill.len(), kept.prefill.len(), "prompts");
+        gone(all.contexts.len(), kept.contexts.len(), "contexts");
     }
 
     /// The profile to predict by; without one, or with one of other threads, a note says so.

@@ -6,6 +6,7 @@ pub mod diff;
 pub mod emit;
 pub mod inspect;
 pub mod kv;
+pub mod layout;
 pub mod logits;
 pub mod probe;
 pub mod run;

@@ -3,7 +3,7 @@ use crate::artifact::Artifact;
 use crate::pool::Pool;
 use crate::program::Program;
 use crate::weights::Weights;
-use crate::{Error, Result, Session, identity};
+use crate::{Error, Result, Session, identity, layout};
 use ds4_ir::module::Graph;
 use ds4_ir::ops::{Sig, SigArg, Term};
 use ds4_ir::plan::{Bucket, Plan};
@@ -62,9 +62,10 @@ impl Engine {
     /// # Errors
     /// Weights that are missing or changed, a module that cannot be executed, too many threads.
     pub fn new(artifact: Artifact, base: &Path, threads: usize) -> Result<Engine> {
-        let Artifact { meta, module, plan, table, .. } = artifact;
-        let weights = Weights::open(&module, &table, base)?;
-        identity::check(&meta, &module, &table, &weights)?;
+        let mut weights = Weights::open(&artifact.module, &artifact.table, base)?;
+        identity::check(&artifact.meta, &artifact.module, &artifact.table, &weights)?;
+        layout::open(&artifact, &mut weights, base)?;
+        let Artifact { meta, module, plan, .. } = artifact;
         check(&module, &plan, &weights).map_err(Error::Invalid)?;
         let main = module.graphs.iter().position(|g| g.name == "main").expect("checked");
         let cpu = CpuBackend::new(&module, &plan, main, threads).map_err(Error::Invalid)?;

@@ -20,9 +20,10 @@ mod step;
 mod weights;
 
 pub mod artifact;
+pub mod layout;
 pub mod store;
 
-pub use artifact::{Artifact, FileMark, Meta, SelfTest};
+pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use identity::{mark, sample_all};

@@ -1,5 +1,6 @@
 //! What the system says of this process and of the memory there is.
 use std::fs;
+use std::path::Path;
 
 /// The largest memory that this process has had so far, in bytes: anonymous and mapped pages. `None`
 /// where the system does not tell.
@@ -21,6 +22,31 @@ pub fn available_bytes() -> Option<u64> {
 /// Memory of the machine, in bytes.
 pub(crate) fn memory_bytes() -> Option<u64> {
     field("/proc/meminfo", "MemTotal:")
+}
+
+/// Bytes that this program may still write to the disk of `folder`; `None` where the system does not tell.
+#[cfg(unix)]
+pub(crate) fn free_disk_bytes(folder: &Path) -> Option<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = if folder == Path::new("") { Path::new(".") } else { folder };
+    let name = std::ffi::CString::new(folder.as_os_str().as_bytes()).ok()?;
+    let mut disk = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the name ends with a zero; the call fills the whole structure, or answers another value
+    // than 0.
+    let disk = unsafe {
+        if libc::statvfs(name.as_ptr(), disk.as_mut_ptr()) != 0 {
+            return None;
+        }
+        disk.assume_init()
+    };
+    // The width of these fields differs between systems.
+    #[allow(clippy::unnecessary_cast, reason = "32 bits on some systems")]
+    Some(disk.f_bavail as u64 * disk.f_frsize as u64)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn free_disk_bytes(_: &Path) -> Option<u64> {
+    None
 }
 
 /// A line `key  n kB` of a file of the system, in bytes.

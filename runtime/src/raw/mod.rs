@@ -6,6 +6,7 @@
 mod sum;
 
 use crate::{Engine, process};
+use ds4_ir::view::WeightView;
 use ds4_ir::{Arg, Func, Node, Scalar};
 use memmap2::MmapMut;
 use rand_core::{Rng, SeedableRng};
@@ -81,14 +82,10 @@ impl<'a> RawRead<'a> {
         reads
     }
 
-    /// The bytes of [`RawRead::reads`].
+    /// The bytes of [`RawRead::reads`], in the layouts that kernels read.
     fn ranges(&mut self) -> Vec<&'a [u8]> {
-        let weights = self.engine.weights();
-        let bytes = |(weight, item, is_table): (usize, usize, bool)| {
-            let view = weights.weight(weight);
-            let (codes, scales) = view.items[item];
-            if is_table { [view.matrix(item).row(0), &[][..]] } else { [codes, scales] }
-        };
+        let weights = &self.engine.shared.weights;
+        let bytes = |read| range(read, weights.packed(read.0));
         self.reads().into_iter().flat_map(bytes).filter(|r| !r.is_empty()).collect()
     }
 
@@ -97,11 +94,21 @@ impl<'a> RawRead<'a> {
         total(&self.ranges())
     }
 
+    /// Bytes of the same weights as they are published.
+    pub fn source_bytes(&mut self) -> u64 {
+        let weights = self.engine.weights();
+        self.reads()
+            .into_iter()
+            .flat_map(|read| range(read, weights.weight(read.0)))
+            .map(|r| r.len() as u64)
+            .sum()
+    }
+
     /// Looks at every page of the weights once if all of them fit into free memory, so that passes and
     /// tokens find them mapped as they do in a process that has run for a while.
     pub fn touch_all(&self) {
-        let weights = self.engine.weights();
-        let views = (0..self.engine.module().weights.len()).map(|i| weights.weight(i));
+        let weights = &self.engine.shared.weights;
+        let views = (0..self.engine.module().weights.len()).map(|i| weights.packed(i));
         let slices = views.flat_map(|v| v.items.iter()).flat_map(|(codes, scales)| [*codes, *scales]);
         // What weights share counts once.
         let unique: BTreeMap<(usize, usize), &[u8]> =
@@ -121,6 +128,12 @@ impl<'a> RawRead<'a> {
         let huge = self.copy.as_ref().map(|copy| timed(&cycled(copy, bytes), threads));
         Pass { mapped, huge }
     }
+}
+
+/// Codes and scales of a matrix, or one of its rows.
+fn range<'a>((_, matrix, is_table): (usize, usize, bool), view: WeightView<'a>) -> [&'a [u8]; 2] {
+    let (codes, scales) = view.items[matrix];
+    if is_table { [view.matrix(matrix).row(0), &[]] } else { [codes, scales] }
 }
 
 /// Experts that a launch needs for one token: the routes of its operand.
