@@ -54,14 +54,12 @@ fn every_kernel_of_the_cpu_is_executed() {
     }
     let fused = ds4_ir::ops::ops().filter(|op| op.definition().is_some() && Target::Cpu.has_kernel(op.name));
     let missing: Vec<&str> = fused.map(|op| op.name).filter(|name| !launched.contains(name)).collect();
-    // Chosen where the output projection is stored in 8 bits, as no fixture has it; its parts are those
-    // of `linear`.
-    assert_eq!(missing, ["out_low"]);
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]
 fn a_probed_machine_is_one_to_plan_for() {
-    let profile = ds4_runtime::probe(&std::env::temp_dir(), 64 << 20).unwrap();
+    let profile = ds4_runtime::probe(&std::env::temp_dir(), 64 << 20, 0).unwrap();
     let machine = ds4_passes::Machine::from_json(&profile.to_string()).unwrap();
     assert!(machine.devices["cpu"].read_gb_s > 0.0);
     let again = ds4_passes::Machine::from_json(&machine.to_json()).unwrap();
