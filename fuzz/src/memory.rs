@@ -15,7 +15,8 @@ pub(crate) struct Memory(Arc<World>);
 #[derive(Default)]
 struct World {
     files: Mutex<BTreeMap<PathBuf, Bytes>>,
-    locks: Mutex<BTreeSet<PathBuf>>,
+    /// Of the files themselves, whatever they are called by now.
+    locks: Mutex<BTreeSet<usize>>,
     clock: AtomicU64,
 }
 
@@ -48,12 +49,16 @@ impl Memory {
     }
 }
 
-struct Held(Memory, PathBuf);
+struct Held(Memory, Bytes);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.0.locks.lock().expect(WHOLE).remove(&self.1);
+        self.0.0.locks.lock().expect(WHOLE).remove(&id(&self.1));
     }
+}
+
+fn id(file: &Bytes) -> usize {
+    Arc::as_ptr(file).addr()
 }
 
 struct MemoryFile(Bytes);
@@ -99,9 +104,9 @@ impl Disk for Memory {
     }
 
     fn try_lock(&self, path: &Path) -> Result<Option<Lock>> {
-        self.find(path)?;
-        let free = self.0.locks.lock().expect(WHOLE).insert(path.to_path_buf());
-        Ok(free.then(|| Lock::new(Held(self.clone(), path.to_path_buf()))))
+        let file = self.find(path)?;
+        let free = self.0.locks.lock().expect(WHOLE).insert(id(&file));
+        Ok(free.then(|| Lock::new(Held(self.clone(), file))))
     }
 
     fn now(&self) -> u64 {

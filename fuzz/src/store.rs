@@ -190,7 +190,7 @@ pub fn store_bundle(bytes: &[u8]) -> bool {
 pub fn store_name(bytes: &[u8]) -> bool {
     let Ok(name) = std::str::from_utf8(bytes) else { return false };
     let key = Key::parse(name);
-    assert!(key.is_none_or(|key| key.to_string() == name.to_lowercase()), "{name}");
+    assert!(key.is_none_or(|key| key.to_string() == name), "{name}");
     let disk = saved();
     if !name.is_empty() && !name.contains(['/', '\0']) && ![".", ".."].contains(&name) {
         for folder in ["nodes", "sessions"] {

@@ -24,20 +24,30 @@ impl Store {
         let path = path.ok_or_else(|| StoreError::NotFound { what: format!("kept entry {key}") })?;
         let parts = path.iter().map(|n| (n.key, Kind::Rows)).chain([(*key, Kind::Edge)]);
         let temp = to.with_added_extension("tmp");
-        let out = self.disk.open(&temp, How::Fresh).at(&temp)?;
+        let done = self.write_bundle(parts, &temp).and_then(|bytes| {
+            self.disk.rename(&temp, to).at(to)?;
+            let folder = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            self.disk.sync_dir(folder).at(folder)?;
+            Ok(bytes)
+        });
+        if done.is_err() {
+            drop(self.disk.remove(&temp));
+        }
+        done
+    }
+
+    fn write_bundle(&self, parts: impl Iterator<Item = (Key, Kind)>, temp: &Path) -> Result<u64, StoreError> {
+        let out = self.disk.open(temp, How::Fresh).at(temp)?;
         let mut at = 0;
         for (key, kind) in parts {
             let from = self.node_file(&key, kind);
             Reader::open(self.disk(), &from)?.check_rest()?;
             let file = self.disk.open(&from, How::Read).at(&from)?;
             let len = file.len().at(&from)?;
-            copy(&*file, &from, 0..len, &*out, &temp, at)?;
+            copy(&*file, &from, 0..len, &*out, temp, at)?;
             at += len;
         }
-        out.sync().at(&temp)?;
-        self.disk.rename(&temp, to).at(to)?;
-        let folder = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        self.disk.sync_dir(folder).at(folder)?;
+        out.sync().at(temp)?;
         Ok(at)
     }
 
@@ -52,7 +62,7 @@ impl Store {
         self.locked(|store| {
             let mut parts: Vec<(Header, u64)> = Vec::new();
             for (header, at) in with_offsets(&headers) {
-                let known = store.stored(&header.key, header.end)?;
+                let known = store.stored(&header)?;
                 if known.is_none_or(|n| header.kind == Kind::Edge && n.edge == 0) {
                     parts.push((header, at));
                 }

@@ -264,9 +264,10 @@ impl Index {
         }
     }
 
-    /// The boundary `key` at `position`, if all it stands on is there.
-    pub(crate) fn reach(&self, key: &Key, position: u64) -> Option<Node> {
-        self.path(key)?.pop().filter(|n| n.end == position)
+    /// The boundary `key` at `position` behind the blocks of chain value `block`, if all it stands on is
+    /// there. One that says otherwise of itself could not be found.
+    pub(crate) fn reach(&self, key: &Key, block: &Key, position: u64) -> Option<Node> {
+        self.path(key)?.pop().filter(|n| (n.end, &n.block) == (position, block))
     }
 
     /// The keys of all boundaries that have all they stand on.

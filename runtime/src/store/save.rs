@@ -81,14 +81,15 @@ impl Store {
         file.refresh(self.disk())?;
         let mut pending = self.pending.lock().expect("no panic while locked");
         // A boundary above a lost one cannot be reached: it is saved anew, with other rows.
-        let known = file.index.reach(&key, end);
+        let known = file.index.reach(&key, &chain.block(end), end);
         if pending.contains(&key) || known.as_ref().is_some_and(|n| n.edge > 0) {
             file.log(Record::Used(key, self.disk.now()));
             return Ok(None);
         }
         let keep: Vec<(u64, Key)> = file.index.prefixes(&chain).collect();
-        let stored =
-            |(p, k): &&(u64, Key)| *p < end && (pending.contains(k) || file.index.reach(k, *p).is_some());
+        let stored = |(p, k): &&(u64, Key)| {
+            *p < end && (pending.contains(k) || file.index.reach(k, &chain.block(*p), *p).is_some())
+        };
         let parent = keep.iter().find(stored).copied().unwrap_or((0, layout.root()));
         let (start, parent) = known.as_ref().map_or(parent, |n| (n.start, n.parent));
         file.index.expect(chain.block(end), end);
@@ -130,7 +131,7 @@ impl Store {
     pub fn commit(&self, capture: &Capture) -> Result<Saved, StoreError> {
         let edge = &capture.edge.0;
         self.locked(|store| {
-            let known = store.stored(&edge.key, edge.end)?;
+            let known = store.stored(edge)?;
             if known.as_ref().is_some_and(|n| n.edge > 0) {
                 return Ok(Saved { position: edge.end, bytes: 0 });
             }
@@ -153,13 +154,14 @@ impl Store {
         })
     }
 
-    /// The boundary `key` at `position` if it can be reached. One above a lost boundary is forgotten, for its files
-    /// are about to be replaced by others and the index may not promise the old ones.
-    pub(crate) fn stored(&self, key: &Key, position: u64) -> Result<Option<Node>, StoreError> {
+    /// The boundary that a file with this header belongs to, if it can be reached. One above a lost
+    /// boundary is forgotten, for its files are about to be replaced by others and the index may not
+    /// promise the old ones.
+    pub(crate) fn stored(&self, header: &Header) -> Result<Option<Node>, StoreError> {
         let mut file = self.file();
-        let found = file.index.reach(key, position);
-        if found.is_none() && file.index.node(key).is_some() {
-            file.log(Record::Drop(*key, Gone::Missing));
+        let found = file.index.reach(&header.key, &header.block, header.end);
+        if found.is_none() && file.index.node(&header.key).is_some() {
+            file.log(Record::Drop(header.key, Gone::Missing));
             drop(file);
             self.flush()?;
         }

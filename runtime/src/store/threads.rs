@@ -16,7 +16,11 @@ const SYNC_EVERY: Duration = Duration::from_secs(2);
 #[cfg(target_os = "linux")]
 const NICE: libc::c_int = 15;
 
-type Job = (Capture, Sender<Result<Saved, StoreError>>);
+enum Job {
+    Save(Capture, Sender<Result<Saved, StoreError>>),
+    /// Says when all before it is done.
+    Done(Sender<()>),
+}
 
 /// Writes what is handed to it. Dropping it finishes all saves and syncs all journals.
 pub struct Writer {
@@ -44,7 +48,14 @@ impl Writer {
         let saver = Arc::clone(&store);
         let save = move || {
             step_back();
-            for (capture, done) in queue {
+            for job in queue {
+                let (capture, done) = match job {
+                    Job::Save(capture, done) => (capture, done),
+                    Job::Done(done) => {
+                        let _ = done.send(()); // Nobody has to wait for it.
+                        continue;
+                    }
+                };
                 let result = saver.commit(&capture);
                 if let Err(error) = &result {
                     saver.warn(format!("state at {} tokens not saved: {error}", capture.position()));
@@ -73,9 +84,20 @@ impl Writer {
     /// costs nothing but itself: the next one includes its entries.
     pub fn save(&self, capture: Capture) -> Result<Ticket, Capture> {
         let (done, result) = channel();
-        match self.jobs.as_ref().expect("open until dropped").try_send((capture, done)) {
+        match self.jobs.as_ref().expect("open until dropped").try_send(Job::Save(capture, done)) {
             Ok(()) => Ok(Ticket(result)),
-            Err(TrySendError::Full((capture, _)) | TrySendError::Disconnected((capture, _))) => Err(capture),
+            Err(
+                TrySendError::Full(Job::Save(capture, _)) | TrySendError::Disconnected(Job::Save(capture, _)),
+            ) => Err(capture),
+            Err(_) => unreachable!("what was sent comes back"),
+        }
+    }
+
+    /// Waits until all saves queued before are done, well or not.
+    pub fn wait(&self) {
+        let (done, when) = channel();
+        if self.jobs.as_ref().expect("open until dropped").send(Job::Done(done)).is_ok() {
+            let _ = when.recv(); // A thread that is gone has nothing to do.
         }
     }
 }
