@@ -2,6 +2,7 @@
 use crate::artifact::Artifact;
 use crate::pool::Pool;
 use crate::program::Program;
+use crate::tune::{Choices, Tuned};
 use crate::weights::Weights;
 use crate::{Error, Result, Session, identity, layout};
 use ds4_ir::module::Graph;
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) weights: Weights,
     pub(crate) main: usize,
     pub(crate) cpu: CpuBackend,
+    tuned: Tuned,
 }
 
 /// What runs steps on the processor.
@@ -65,11 +67,20 @@ impl Engine {
         let mut weights = Weights::open(&artifact.module, &artifact.table, base)?;
         identity::check(&artifact.meta, &artifact.module, &artifact.table, &weights)?;
         layout::open(&artifact, &mut weights, base)?;
-        let Artifact { meta, module, plan, .. } = artifact;
+        let Artifact { meta, module, plan, tuning, .. } = artifact;
+        let choices = Choices::of(tuning.as_ref());
         check(&module, &plan, &weights).map_err(Error::Invalid)?;
         let main = module.graphs.iter().position(|g| g.name == "main").expect("checked");
         let cpu = CpuBackend::new(&module, &plan, main, threads).map_err(Error::Invalid)?;
-        let shared = Shared { identity: meta.identity, module, plan, weights, main, cpu };
+        let shared = Shared {
+            identity: meta.identity,
+            module,
+            plan,
+            weights,
+            main,
+            cpu,
+            tuned: choices.tuned().clone(),
+        };
         Ok(Engine { shared: Arc::new(shared) })
     }
 
@@ -99,6 +110,11 @@ impl Engine {
     /// The mapped weights, by index of the module's list.
     pub fn weights(&self) -> &dyn WeightSource {
         &self.shared.weights
+    }
+
+    /// Whether the kernels were chosen by measuring them here.
+    pub fn tuned(&self) -> &Tuned {
+        &self.shared.tuned
     }
 
     /// Number of threads.

@@ -4,7 +4,7 @@
 //! element has one summation order, that of the interpreter.
 #![allow(dead_code, reason = "kernels that use all of a frame are being written")]
 mod attend;
-mod cells;
+pub(crate) mod cells;
 mod frame;
 mod fused;
 mod index;
