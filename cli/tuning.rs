@@ -69,7 +69,7 @@ pub fn describe(artifact: &Artifact) -> String {
         let key = &site.site;
         let best =
             site.kernels.iter().find(|k| k.kernel == site.winner).and_then(|k| k.femtoseconds.iter().min());
-        let best = best.map_or(String::new(), |ps| format!("  {ps} fs/product"));
+        let best = best.map_or(String::new(), |fs| format!("  {fs} fs/product"));
         text += &format!(
             "  {:<9} {:<10} width {:>6}, {:>2} columns: {} of {}{best}\n",
             key.weight,
