@@ -41,8 +41,13 @@ pub(crate) struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// Resolves graph `main` of a module whose plan has passed its check; `threads` 0 means one per core.
-    fn new(module: &Module, plan: &Plan, main: usize, threads: usize) -> std::result::Result<Self, String> {
+    /// Resolves graph `main` of a module whose plan has passed its check, `program` doing so for one
+    /// bucket; `threads` 0 means one per core.
+    fn new(
+        plan: &Plan,
+        threads: usize,
+        program: &dyn Fn(&Bucket) -> std::result::Result<Program, String>,
+    ) -> std::result::Result<Self, String> {
         if threads > THREADS_MAX {
             return Err(format!("threads: expected at most {THREADS_MAX}, got {threads}"));
         }
@@ -50,7 +55,6 @@ impl CpuBackend {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX)),
             n => n,
         };
-        let program = |bucket| Program::new(module, &plan.launches, bucket, main);
         let programs = plan.buckets.iter().map(program).collect::<std::result::Result<Vec<_>, _>>()?;
         let worker_bytes = programs.iter().map(|p| p.worker_bytes).max().unwrap_or(0);
         Ok(CpuBackend { programs, pool: Pool::new(threads, worker_bytes)? })
@@ -71,7 +75,8 @@ impl Engine {
         let choices = Choices::of(tuning.as_ref());
         check(&module, &plan, &weights).map_err(Error::Invalid)?;
         let main = module.graphs.iter().position(|g| g.name == "main").expect("checked");
-        let cpu = CpuBackend::new(&module, &plan, main, threads).map_err(Error::Invalid)?;
+        let program = |b: &Bucket| Program::new(&module, &plan.launches, b, main, (&weights, &choices));
+        let cpu = CpuBackend::new(&plan, threads, &program).map_err(Error::Invalid)?;
         let shared = Shared {
             identity: meta.identity,
             module,
