@@ -237,7 +237,8 @@ fn extent(dim: Dim, m: &Maxima) -> u64 {
     }
 }
 
-fn elements(ty: &TensorType, m: &Maxima) -> u64 {
+/// Number of elements of a value.
+pub fn elements(ty: &TensorType, m: &Maxima) -> u64 {
     ty.dims.iter().map(|d| extent(*d, m)).product()
 }
 
