@@ -15,6 +15,8 @@
 //! Codes of `q8_0` and `q8_k` inputs lie in ±127, as [`ds4_ir::formats::encode_row`] makes them; weight
 //! codes are arbitrary bytes. A NaN equals any other.
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod bytes;
 mod decoded;
@@ -150,6 +152,8 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static ProductKernel> {
 static TABLES: &[&[&[ProductKernel]]] = &[
     #[cfg(target_arch = "x86_64")]
     avx512::KERNELS,
+    #[cfg(target_arch = "x86_64")]
+    avx2::KERNELS,
     &[twin::KERNELS, decoded::KERNELS],
 ];
 
