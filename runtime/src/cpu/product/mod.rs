@@ -23,6 +23,7 @@ mod bytes;
 mod decoded;
 mod packing;
 mod prepared;
+mod repack;
 #[cfg(test)]
 mod tests;
 mod twin;
