@@ -23,6 +23,9 @@ pub mod artifact;
 pub mod layout;
 pub mod store;
 
+#[doc(hidden)]
+pub use cpu::product::trial as product;
+
 pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest};
 pub use engine::Engine;
 pub use error::{Error, Result};
