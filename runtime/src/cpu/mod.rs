@@ -5,13 +5,19 @@
 #![allow(dead_code, reason = "kernels that use all of a frame are being written")]
 mod attend;
 mod cells;
+mod enter;
+mod experts;
 mod frame;
 mod fused;
+mod grouping;
 mod index;
+mod input;
 mod linear;
 mod op;
 pub(crate) mod product;
 mod rows;
+mod select;
+mod silu;
 
 use ds4_ir::Op;
 use ds4_ir::view::Frame;
@@ -33,12 +39,19 @@ const KERNELS: &[(&str, Make)] = &[
     ("attend_selected", |_| Box::new(Whole(attend::attend_selected))),
     ("attend_window", |_| Box::new(Whole(attend::attend_window))),
     ("csa_attend", |_| Box::new(Whole(attend::csa_attend))),
-    ("expert_matmul", |_| Box::new(Whole(linear::expert_matmul))),
-    ("grouped_matmul", |_| Box::new(Whole(linear::grouped_matmul))),
+    ("expert_matmul", |site| Box::new(experts::ExpertMatmul::new(site))),
+    ("grouped_matmul", |site| Box::new(linear::Matmul::new(site))),
+    ("hc_enter", |site| Box::new(enter::Enter::new(site))),
+    ("hc_head_enter", |site| Box::new(enter::Enter::new(site))),
     ("hca_attend", |_| Box::new(Whole(attend::hca_attend))),
     ("head_rope", |_| Box::new(Whole(rows::head_rope))),
     ("index_select", |_| Box::new(Whole(index::index_select))),
-    ("matmul", |_| Box::new(Whole(linear::matmul))),
+    ("matmul", |site| Box::new(linear::Matmul::new(site))),
+    ("mlp_up", |site| Box::new(linear::MlpUp::new(site))),
+    ("moe_down", |site| Box::new(experts::MoeDown::new(site))),
+    ("moe_route", |site| Box::new(enter::Enter::new(site))),
+    ("moe_route_hash", |site| Box::new(enter::Enter::new(site))),
+    ("moe_up", |site| Box::new(experts::MoeUp::new(site))),
     ("swa_attend", |_| Box::new(Whole(attend::swa_attend))),
 ];
 
