@@ -4,7 +4,7 @@
 //! element has one summation order, that of the interpreter.
 #![allow(dead_code, reason = "kernels that use all of a frame are being written")]
 mod attend;
-mod cells;
+pub(crate) mod cells;
 mod enter;
 mod experts;
 mod frame;
@@ -15,6 +15,7 @@ mod input;
 mod linear;
 mod op;
 pub(crate) mod product;
+mod products;
 mod rows;
 mod select;
 mod silu;
@@ -26,6 +27,7 @@ use op::Whole;
 
 pub(crate) use frame::{Place, SharedFrame};
 pub(crate) use op::{OpKernel, Site};
+pub(crate) use products::Products;
 
 /// Makes the kernel of a node.
 type Make = fn(&Site<'_>) -> Box<dyn OpKernel>;
