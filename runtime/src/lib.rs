@@ -17,6 +17,7 @@ mod sampler;
 mod session;
 mod snapshot;
 mod step;
+mod times;
 mod weights;
 
 pub mod artifact;
@@ -33,4 +34,5 @@ pub use process::{available_bytes, peak_bytes, reset_peak};
 pub use raw::{Pass, RawRead};
 pub use sampler::{Sampler, Sampling};
 pub use session::{Session, Want};
+pub use times::WaveTime;
 pub use weights::Weights;
