@@ -26,6 +26,7 @@ mod prepared;
 mod repack;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod twin;
 
 pub(crate) use packing::Packing;
