@@ -122,12 +122,48 @@ impl Target {
     }
 }
 
-/// Fused ops whose CPU kernel streams: its buffers are a row or two per thread.
+/// Fused ops whose CPU kernel streams: its buffers are rows per thread, and scores for small steps.
 pub const CPU_STREAMS: [&str; 5] = ["csa_attend", "hca_attend", "head_rope", "index_select", "swa_attend"];
+
+/// Most tokens whose attention and index scores a CPU splits over its threads, through scratch.
+const CPU_SPLIT_TOKENS: u32 = 8;
+/// Keys of a block of scores, which has a maximum per head.
+const CPU_KEY_BLOCK: u64 = 16;
+
+/// Scores of all keys that a token may see, by key and head, for each token of a small step.
+fn cpu_scores(site: &Site<'_>, maxima: &Maxima) -> u64 {
+    if maxima.tokens > CPU_SPLIT_TOKENS {
+        return 0;
+    }
+    let dims = |i: usize| match site.args[i] {
+        SigArg::Value(ty) => ty.tensor().map_or(&[][..], |t| &t.dims[..]),
+        _ => &[],
+    };
+    let extent = |i: usize, axis: usize| dims(i).get(axis).and_then(|d| d.constant()).map_or(0, u64::from);
+    let rows = |i: usize| match site.args[i] {
+        SigArg::Value(Type::State(s)) => match s.kind {
+            StateKind::Ring(span) => u64::from(span),
+            kind => u64::from(maxima.ctx.div_ceil(kind.span())),
+        },
+        _ => 0,
+    };
+    let floats = match site.op.name {
+        "swa_attend" => attend_floats(rows(1), extent(0, 1)),
+        "csa_attend" => attend_floats(rows(1) + extent(4, 1), extent(0, 1)),
+        "hca_attend" => attend_floats(rows(1) + rows(3), extent(0, 1)),
+        "index_select" => rows(2),
+        _ => 0,
+    };
+    u64::from(maxima.tokens) * floats * 4
+}
+
+fn attend_floats(keys: u64, heads: u64) -> u64 {
+    (keys.div_ceil(CPU_KEY_BLOCK) + keys) * heads
+}
 
 fn cpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
     let Some(definition) = site.op.definition().filter(|_| !CPU_STREAMS.contains(&site.op.name)) else {
-        return 0;
+        return cpu_scores(site, maxima);
     };
     let types = definition.types(&Sig { args: site.args.to_vec() }).expect("a typed node has typed parts");
     let inner = definition.terms.iter().zip(&types).take(definition.terms.len() - 1);

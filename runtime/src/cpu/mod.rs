@@ -5,6 +5,8 @@
 #![allow(dead_code, reason = "kernels that use all of a frame are being written")]
 mod attend;
 mod cells;
+#[cfg(test)]
+mod differential;
 mod frame;
 mod fused;
 mod index;
@@ -12,6 +14,8 @@ mod linear;
 mod op;
 pub(crate) mod product;
 mod rows;
+mod simd;
+mod worker;
 
 use ds4_ir::Op;
 use ds4_ir::view::Frame;
@@ -21,36 +25,41 @@ use op::Whole;
 pub(crate) use frame::{Place, SharedFrame};
 pub(crate) use op::{OpKernel, Site};
 
-/// Makes the kernel of a node.
-type Make = fn(&Site<'_>) -> Box<dyn OpKernel>;
+/// Makes the kernel of a node, `None` where it has none for these types.
+type Make = fn(&Site<'_>) -> Option<Box<dyn OpKernel>>;
 
 /// Runs one op as a whole.
 pub(crate) type Kernel = fn(&mut Frame<'_, f32>);
 
 /// Kernels by name of the op.
 const KERNELS: &[(&str, Make)] = &[
-    ("attend_entries", |_| Box::new(Whole(attend::attend_entries))),
-    ("attend_selected", |_| Box::new(Whole(attend::attend_selected))),
-    ("attend_window", |_| Box::new(Whole(attend::attend_window))),
-    ("csa_attend", |_| Box::new(Whole(attend::csa_attend))),
-    ("expert_matmul", |_| Box::new(Whole(linear::expert_matmul))),
-    ("grouped_matmul", |_| Box::new(Whole(linear::grouped_matmul))),
-    ("hca_attend", |_| Box::new(Whole(attend::hca_attend))),
-    ("head_rope", |_| Box::new(Whole(rows::head_rope))),
-    ("index_select", |_| Box::new(Whole(index::index_select))),
-    ("matmul", |_| Box::new(Whole(linear::matmul))),
-    ("swa_attend", |_| Box::new(Whole(attend::swa_attend))),
+    ("attend_entries", attend),
+    ("attend_selected", attend),
+    ("attend_window", attend),
+    ("csa_attend", attend),
+    ("expert_matmul", |_| Some(Box::new(Whole(linear::expert_matmul)))),
+    ("grouped_matmul", |_| Some(Box::new(Whole(linear::grouped_matmul)))),
+    ("hca_attend", attend),
+    ("head_rope", |_| Some(Box::new(Whole(rows::head_rope)))),
+    ("index_select", |site| Some(Box::new(index::IndexSelect::new(site)?))),
+    ("matmul", |_| Some(Box::new(Whole(linear::matmul)))),
+    ("swa_attend", attend),
 ];
 
 /// The kernel of a node: its op's own, the kernels of its parts if it is fused, its `eval`.
 pub(crate) fn kernel(site: &Site<'_>) -> Box<dyn OpKernel> {
-    if let Some((_, make)) = KERNELS.iter().find(|(name, _)| *name == site.op.name) {
-        return make(site);
+    let own = KERNELS.iter().find(|(name, _)| *name == site.op.name);
+    if let Some(kernel) = own.and_then(|(_, make)| make(site)) {
+        return kernel;
     }
     match Composite::new(site) {
         Some(composite) => Box::new(composite),
         None => Box::new(Whole(eval(site.op))),
     }
+}
+
+fn attend(site: &Site<'_>) -> Option<Box<dyn OpKernel>> {
+    Some(Box::new(attend::Attend::new(site)?))
 }
 
 fn eval(op: &Op) -> Kernel {

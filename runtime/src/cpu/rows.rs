@@ -26,3 +26,12 @@ pub(super) fn head_rope(f: &mut Frame<'_, f32>) {
         }
     });
 }
+
+/// Rotates pairs back, as `unrope` does.
+pub(super) fn rotate_back(x: &mut [f32], angles: &[f32]) {
+    for (pair, angle) in x.chunks_exact_mut(2).zip(angles.chunks_exact(2)) {
+        let (a, b, cos, sin) = (pair[0], pair[1], angle[0], -angle[1]);
+        pair[0] = a * cos - b * sin;
+        pair[1] = a * sin + b * cos;
+    }
+}
