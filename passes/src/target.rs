@@ -123,7 +123,18 @@ impl Target {
 }
 
 /// Fused ops whose CPU kernel streams: its buffers are rows per thread, and scores for small steps.
-pub const CPU_STREAMS: [&str; 5] = ["csa_attend", "hca_attend", "head_rope", "index_select", "swa_attend"];
+pub const CPU_STREAMS: [&str; 10] = [
+    "compress_index_row",
+    "compress_row",
+    "csa_attend",
+    "hc_pre_norm",
+    "hca_attend",
+    "head_rope",
+    "index_query",
+    "index_select",
+    "kv_row",
+    "swa_attend",
+];
 
 /// Most tokens whose attention and index scores a CPU splits over its threads, through scratch.
 const CPU_SPLIT_TOKENS: u32 = 8;

@@ -5,8 +5,10 @@
 #![allow(dead_code, reason = "kernels that use all of a frame are being written")]
 mod attend;
 mod cells;
+mod compress;
 #[cfg(test)]
 mod differential;
+mod encode;
 mod frame;
 mod fused;
 mod index;
@@ -36,14 +38,27 @@ const KERNELS: &[(&str, Make)] = &[
     ("attend_entries", attend),
     ("attend_selected", attend),
     ("attend_window", attend),
+    ("compress_index_row", compress),
+    ("compress_pool", compress),
+    ("compress_push", |site| Some(Box::new(compress::Push::new(site)?))),
+    ("compress_row", compress),
     ("csa_attend", attend),
     ("expert_matmul", |_| Some(Box::new(Whole(linear::expert_matmul)))),
     ("grouped_matmul", |_| Some(Box::new(Whole(linear::grouped_matmul)))),
+    ("hc_post", rows),
+    ("hc_pre", rows),
+    ("hc_pre_norm", rows),
     ("hca_attend", attend),
-    ("head_rope", |_| Some(Box::new(Whole(rows::head_rope)))),
+    ("head_rope", rows),
+    ("index_query", rows),
     ("index_select", |site| Some(Box::new(index::IndexSelect::new(site)?))),
+    ("kv_row", rows),
     ("matmul", |_| Some(Box::new(Whole(linear::matmul)))),
+    ("rms_norm", rows),
+    ("round_act", rows),
     ("swa_attend", attend),
+    ("to_index", rows),
+    ("to_row", rows),
 ];
 
 /// The kernel of a node: its op's own, the kernels of its parts if it is fused, its `eval`.
@@ -56,6 +71,14 @@ pub(crate) fn kernel(site: &Site<'_>) -> Box<dyn OpKernel> {
         Some(composite) => Box::new(composite),
         None => Box::new(Whole(eval(site.op))),
     }
+}
+
+fn compress(site: &Site<'_>) -> Option<Box<dyn OpKernel>> {
+    Some(Box::new(compress::Compress::new(site)?))
+}
+
+fn rows(site: &Site<'_>) -> Option<Box<dyn OpKernel>> {
+    Some(Box::new(rows::Rows::new(site)?))
 }
 
 fn attend(site: &Site<'_>) -> Option<Box<dyn OpKernel>> {
