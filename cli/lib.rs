@@ -1,5 +1,6 @@
 //! The composition root: what `ds4c` and `ds4` do, made of the crates that know how.
 pub mod args;
+pub mod bench;
 pub mod commands;
 pub mod compile;
 pub mod demo;
@@ -7,6 +8,7 @@ pub mod generate;
 pub mod ids;
 pub mod interrupt;
 pub mod keep;
+pub mod layouts;
 pub mod open;
 pub mod output;
 pub mod progress;

@@ -42,6 +42,20 @@ pub struct Artifact {
     pub tokenizer: Option<Vec<u8>>,
     /// What a run must give, absent where compiling was to be quick.
     pub selftest: Option<SelfTest>,
+    /// Weights that are read repacked, absent where all are read as stored.
+    pub layouts: Option<Layouts>,
+}
+
+/// Weights that are read from a layout file instead of the published one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Layouts {
+    /// Hex of the blake3 of the layout file's header; empty until the file is built.
+    pub header: String,
+    /// The layout file as it was built; `None` until then.
+    pub mark: Option<FileMark>,
+    /// One file, the layout file, and an entry per repacked weight: its packing, and where in the file
+    /// its matrices lie.
+    pub table: WeightTable,
 }
 
 /// What the model answers to a few tokens, so that an artifact can be verified where it runs.
@@ -117,6 +131,8 @@ impl Artifact {
         ];
         sections.extend(self.tokenizer.clone().map(|t| (*b"words   ", t)));
         sections.extend(self.selftest.as_ref().map(|t| (*b"selftest", json(serde_json::to_vec(t)))));
+        let layouts = self.layouts.as_ref().map(dto::Layouts::from);
+        sections.extend(layouts.map(|l| (*b"layouts ", json(serde_json::to_vec(&l)))));
         let mut header = Vec::from(MAGIC);
         header.extend(VERSION.to_le_bytes());
         header.extend(u32::try_from(sections.len()).expect("few sections").to_le_bytes());
@@ -174,7 +190,9 @@ impl Artifact {
         let plan = plan.into_plan(&module)?;
         let tokenizer = sections.get("words").ok().map(<[u8]>::to_vec);
         let selftest = sections.get("selftest").ok().map(|b| dto::from_json("selftest", b)).transpose()?;
-        Ok(Artifact { meta, module, plan, table, tokenizer, selftest })
+        let layouts = sections.get("layouts").ok().map(|b| dto::from_json::<dto::Layouts>("layouts", b));
+        let layouts = layouts.transpose()?.map(dto::Layouts::into_layouts).transpose()?;
+        Ok(Artifact { meta, module, plan, table, tokenizer, selftest, layouts })
     }
 }
 

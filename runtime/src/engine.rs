@@ -3,7 +3,7 @@ use crate::artifact::Artifact;
 use crate::pool::Pool;
 use crate::program::Program;
 use crate::weights::Weights;
-use crate::{Error, Result, Session, identity};
+use crate::{Error, Result, Session, identity, layout};
 use ds4_ir::module::Graph;
 use ds4_ir::ops::{Sig, SigArg, Term};
 use ds4_ir::plan::{Bucket, Plan};
@@ -62,9 +62,10 @@ impl Engine {
     /// # Errors
     /// Weights that are missing or changed, a module that cannot be executed, too many threads.
     pub fn new(artifact: Artifact, base: &Path, threads: usize) -> Result<Engine> {
-        let Artifact { meta, module, plan, table, .. } = artifact;
-        let weights = Weights::open(&module, &table, base)?;
-        identity::check(&meta, &module, &table, &weights)?;
+        let mut weights = Weights::open(&artifact.module, &artifact.table, base)?;
+        identity::check(&artifact.meta, &artifact.module, &artifact.table, &weights)?;
+        layout::open(&artifact, &mut weights, base)?;
+        let Artifact { meta, module, plan, .. } = artifact;
         check(&module, &plan, &weights).map_err(Error::Invalid)?;
         let main = module.graphs.iter().position(|g| g.name == "main").expect("checked");
         let cpu = CpuBackend::new(&module, &plan, main, threads).map_err(Error::Invalid)?;
@@ -197,7 +198,7 @@ fn check_tables(
 
 /// Weights that `node`, or a part of its definition, indexes by token id; with the number of experts
 /// for those that name experts.
-fn tables(func: &Func, node: &Node) -> std::result::Result<Vec<(Weight, Option<u32>)>, String> {
+pub(crate) fn tables(func: &Func, node: &Node) -> std::result::Result<Vec<(Weight, Option<u32>)>, String> {
     let weight = |arg: &Arg| if let Arg::Weight(w) = arg { Some(*w) } else { None };
     let columns = |ty: &Type| ty.tensor().and_then(|t| t.dims.last()?.constant());
     // An op, its table, and the type of its first operand.

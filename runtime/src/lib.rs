@@ -5,11 +5,14 @@
 mod cpu;
 mod engine;
 mod error;
+mod fill;
 mod identity;
 mod memory;
 mod pool;
 mod probe;
+mod process;
 mod program;
+mod raw;
 mod sampler;
 mod session;
 mod snapshot;
@@ -17,13 +20,16 @@ mod step;
 mod weights;
 
 pub mod artifact;
+pub mod layout;
 pub mod store;
 
-pub use artifact::{Artifact, FileMark, Meta, SelfTest};
+pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use identity::{mark, sample_all};
 pub use probe::probe;
+pub use process::{available_bytes, peak_bytes, reset_peak};
+pub use raw::{Pass, RawRead};
 pub use sampler::{Sampler, Sampling};
 pub use session::{Session, Want};
 pub use weights::Weights;
