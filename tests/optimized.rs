@@ -54,9 +54,7 @@ fn every_kernel_of_the_cpu_is_executed() {
     }
     let fused = ds4_ir::ops::ops().filter(|op| op.definition().is_some() && Target::Cpu.has_kernel(op.name));
     let missing: Vec<&str> = fused.map(|op| op.name).filter(|name| !launched.contains(name)).collect();
-    // Chosen where the output projection is stored in 8 bits, as no fixture has it; its parts are those
-    // of `linear`.
-    assert_eq!(missing, ["out_low"]);
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]

@@ -239,7 +239,8 @@ fn extent(dim: Dim, m: &Maxima) -> u64 {
     }
 }
 
-fn elements(ty: &TensorType, m: &Maxima) -> u64 {
+/// Number of elements of a value.
+pub(crate) fn elements(ty: &TensorType, m: &Maxima) -> u64 {
     ty.dims.iter().map(|d| extent(*d, m)).product()
 }
 

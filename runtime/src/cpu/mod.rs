@@ -9,13 +9,19 @@ mod compress;
 #[cfg(test)]
 mod differential;
 mod encode;
+mod enter;
+mod experts;
 mod frame;
 mod fused;
+mod grouping;
 mod index;
+mod input;
 mod linear;
 mod op;
 pub(crate) mod product;
 mod rows;
+mod select;
+mod silu;
 mod simd;
 mod worker;
 
@@ -43,8 +49,10 @@ const KERNELS: &[(&str, Make)] = &[
     ("compress_push", |site| Some(Box::new(compress::Push::new(site)?))),
     ("compress_row", compress),
     ("csa_attend", attend),
-    ("expert_matmul", |_| Some(Box::new(Whole(linear::expert_matmul)))),
-    ("grouped_matmul", |_| Some(Box::new(Whole(linear::grouped_matmul)))),
+    ("expert_matmul", |site| Some(Box::new(experts::ExpertMatmul::new(site)))),
+    ("grouped_matmul", |site| Some(Box::new(linear::Matmul::new(site)))),
+    ("hc_enter", |site| Some(Box::new(enter::Enter::new(site)))),
+    ("hc_head_enter", |site| Some(Box::new(enter::Enter::new(site)))),
     ("hc_post", rows),
     ("hc_pre", rows),
     ("hc_pre_norm", rows),
@@ -53,7 +61,12 @@ const KERNELS: &[(&str, Make)] = &[
     ("index_query", rows),
     ("index_select", |site| Some(Box::new(index::IndexSelect::new(site)?))),
     ("kv_row", rows),
-    ("matmul", |_| Some(Box::new(Whole(linear::matmul)))),
+    ("matmul", |site| Some(Box::new(linear::Matmul::new(site)))),
+    ("mlp_up", |site| Some(Box::new(linear::MlpUp::new(site)))),
+    ("moe_down", |site| Some(Box::new(experts::MoeDown::new(site)))),
+    ("moe_route", |site| Some(Box::new(enter::Enter::new(site)))),
+    ("moe_route_hash", |site| Some(Box::new(enter::Enter::new(site)))),
+    ("moe_up", |site| Some(Box::new(experts::MoeUp::new(site)))),
     ("rms_norm", rows),
     ("round_act", rows),
     ("swa_attend", attend),
