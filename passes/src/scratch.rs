@@ -3,7 +3,7 @@ use crate::Target;
 use crate::cost::{Site, elements};
 use ds4_ir::ops::{Sig, SigArg, Term};
 use ds4_ir::plan::Maxima;
-use ds4_ir::{Dim, Lit, Scalar, StateKind, TensorType, Type};
+use ds4_ir::{Dim, Scalar, StateKind, Type};
 
 impl Target {
     /// Bytes that a kernel needs beside operands and result.
@@ -145,40 +145,6 @@ fn cpu_parts(site: &Site<'_>, maxima: &Maxima) -> u64 {
         }
     }
     values + neediest
-}
-
-impl<'a> Site<'a> {
-    fn value(&self, i: usize) -> &'a TensorType {
-        match self.args[i] {
-            SigArg::Value(ty) => ty.tensor().expect("a value"),
-            _ => panic!("operand {i} of `{}` is no value", self.op.name),
-        }
-    }
-
-    fn weight(&self, i: usize) -> &'a TensorType {
-        match self.args[i] {
-            SigArg::Weight(ty) => ty,
-            _ => panic!("operand {i} of `{}` is no weight", self.op.name),
-        }
-    }
-
-    /// Elements of a row of weight `i`.
-    fn columns(&self, i: usize) -> u64 {
-        let last = self.weight(i).dims.last().and_then(|d| d.constant());
-        last.map_or(1, u64::from).max(1)
-    }
-
-    /// Rows of weight `i`, a matrix.
-    fn rows(&self, i: usize) -> u64 {
-        self.weight(i).dims[0].constant().map_or(0, u64::from)
-    }
-
-    fn format(&self, i: usize) -> Scalar {
-        match self.args[i] {
-            SigArg::Lit(Lit::Word(word)) => Scalar::parse(word).expect("a typed node names a format"),
-            _ => panic!("operand {i} of `{}` is no format", self.op.name),
-        }
-    }
 }
 
 /// Tokens that split their work over the device; with more, tokens fill it.

@@ -22,8 +22,9 @@ mod weights;
 pub mod artifact;
 pub mod layout;
 pub mod store;
+pub mod tune;
 
-pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest};
+pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest, write_whole};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use identity::{mark, sample_all};

@@ -63,7 +63,7 @@ fn measure(folder: &Path, bytes: usize) -> io::Result<Value> {
 }
 
 /// What the system says of itself.
-fn host() -> Value {
+pub(crate) fn host() -> Value {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |key: &str| {
         let line = cpuinfo.lines().find(|l| l.starts_with(key));

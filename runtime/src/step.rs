@@ -147,6 +147,7 @@ impl<'a> Ground<'a> {
             }
             Source::Consumed => Operand::Consumed,
             Source::Weight(index) => Operand::Weight(self.weights.weight(*index)),
+            Source::Packed(index) => Operand::Weight(self.weights.packed(*index)),
             Source::Lit(lit) => Operand::Lit(lit),
         }
     }

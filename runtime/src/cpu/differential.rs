@@ -1,8 +1,9 @@
 //! One node on random operands: its kernel against the `eval` of its op, for any order of tasks.
 use super::op::{OpKernel, Site, launch};
-use super::{Place, SharedFrame};
+use super::{Place, Products, SharedFrame};
 use crate::memory::{Memory, Region, rows_of};
 use crate::pool::Pool;
+use crate::tune::Choices;
 use ds4_ir::ops::SigArg;
 use ds4_ir::plan::Maxima;
 use ds4_ir::view::{Data, Frame, Operand, Out, State, StateMut, Tensor, WeightView};
@@ -188,7 +189,9 @@ impl Case {
         };
         let args: Vec<SigArg<'_>> = node.args.iter().map(sig).collect();
         let (v, _) = self.func.nodes().last().expect("a node");
-        let site = Site { op: node.op, args: &args, ty: self.func.ty(v), maxima: &self.maxima };
+        let (choices, ty) = (Choices::of(None), self.func.ty(v));
+        let products = Products::new(&choices, &[]);
+        let site = Site { op: node.op, args: &args, ty, maxima: &self.maxima, products: &products };
         let items: Vec<_> = held
             .iter()
             .map(|h| if let Held::Weight(bytes, _) = h { (&bytes[..], &[][..]) } else { (&[][..], &[][..]) })

@@ -4,7 +4,7 @@
 //! element has one summation order, that of the interpreter.
 #![allow(dead_code, reason = "kernels that use all of a frame are being written")]
 mod attend;
-mod cells;
+pub(crate) mod cells;
 mod compress;
 #[cfg(test)]
 mod differential;
@@ -19,6 +19,7 @@ mod input;
 mod linear;
 mod op;
 pub(crate) mod product;
+mod products;
 mod rows;
 mod select;
 mod silu;
@@ -32,6 +33,7 @@ use op::Whole;
 
 pub(crate) use frame::{Place, SharedFrame};
 pub(crate) use op::{OpKernel, Site};
+pub(crate) use products::Products;
 
 /// Makes the kernel of a node, `None` where it has none for these types.
 type Make = fn(&Site<'_>) -> Option<Box<dyn OpKernel>>;

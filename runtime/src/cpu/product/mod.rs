@@ -16,6 +16,8 @@
 //! codes are arbitrary bytes. A NaN equals any other.
 //! A prepared row of `f32` is the row itself where its width [`is_plain`].
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod bytes;
 mod decoded;
@@ -157,6 +159,8 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static ProductKernel> {
 static TABLES: &[&[&[ProductKernel]]] = &[
     #[cfg(target_arch = "x86_64")]
     avx512::KERNELS,
+    #[cfg(target_arch = "x86_64")]
+    avx2::KERNELS,
     &[twin::KERNELS, decoded::KERNELS],
 ];
 

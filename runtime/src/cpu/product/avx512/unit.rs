@@ -144,11 +144,12 @@ impl Unit {
             let codes = |j: usize| _mm512_load_si512(x.codes.add(64 * j).cast());
             match F {
                 IQ2_XXS => {
-                    let mut sum = _mm512_load_si512(x.sums.cast());
+                    // Two chains: one would take longer than all else.
+                    let mut sum = [_mm512_load_si512(x.sums.cast()), _mm512_setzero_si512()];
                     for j in 0..8 {
-                        sum = _mm512_dpbusd_epi32(sum, self.weights[j], codes(j));
+                        sum[j % 2] = _mm512_dpbusd_epi32(sum[j % 2], self.weights[j], codes(j));
                     }
-                    _mm512_mullo_epi32(sum, self.factors[0])
+                    _mm512_mullo_epi32(_mm512_add_epi32(sum[0], sum[1]), self.factors[0])
                 }
                 Q2_K => {
                     let mut sum = _mm512_setzero_si512();
