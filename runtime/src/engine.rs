@@ -52,7 +52,7 @@ impl CpuBackend {
             return Err(format!("threads: expected at most {THREADS_MAX}, got {threads}"));
         }
         let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX)),
+            0 => crate::pool::cores().min(THREADS_MAX),
             n => n,
         };
         let programs = plan.buckets.iter().map(program).collect::<std::result::Result<Vec<_>, _>>()?;

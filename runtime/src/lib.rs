@@ -17,12 +17,16 @@ mod sampler;
 mod session;
 mod snapshot;
 mod step;
+mod times;
 mod weights;
 
 pub mod artifact;
 pub mod layout;
 pub mod store;
 pub mod tune;
+
+#[doc(hidden)]
+pub use cpu::product::trial as product;
 
 pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest, write_whole};
 pub use engine::Engine;
@@ -33,4 +37,5 @@ pub use process::{available_bytes, peak_bytes, reset_peak};
 pub use raw::{Pass, RawRead};
 pub use sampler::{Sampler, Sampling};
 pub use session::{Session, Want};
+pub use times::WaveTime;
 pub use weights::Weights;
