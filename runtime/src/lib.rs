@@ -25,6 +25,9 @@ pub mod layout;
 pub mod store;
 pub mod tune;
 
+#[doc(hidden)]
+pub use cpu::product::trial as product;
+
 pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest, write_whole};
 pub use engine::Engine;
 pub use error::{Error, Result};

@@ -23,8 +23,10 @@ mod bytes;
 mod decoded;
 mod packing;
 mod prepared;
+mod repack;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod twin;
 
 pub(crate) use packing::Packing;
