@@ -2,10 +2,10 @@
 //!
 //! Each row is prepared once for all weights of the launch whose kernels share a form. What products
 //! need of scratch is laid out here too: prepared rows, then the lists of columns.
+use super::encode::encode;
 use super::frame::SharedFrame;
 use super::op::Site;
-use super::product::{Column, Prepare, ProductKernel, is_plain};
-use ds4_ir::formats::encode_row;
+use super::product::{Column, Prepare, ProductKernel, is_plain, isas};
 use ds4_ir::ops::SigArg;
 use ds4_ir::plan::Maxima;
 use ds4_ir::view::{Data, Tensor};
@@ -194,7 +194,7 @@ impl Input {
             return self.store(row, bytes_of(x), f);
         }
         let rounded = &mut worker[..self.fmt.row_bytes(self.width)];
-        encode_row(self.fmt, x, rounded);
+        encode(isas()[0], self.fmt, x, rounded);
         self.store(row, rounded, f);
     }
 
