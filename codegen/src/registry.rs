@@ -6,9 +6,11 @@ use ds4_ir::plan::Maxima;
 
 /// Every op that has a kernel, by name.
 pub const KERNELS: &[&Kernel] = &[
+    &kernels::matmul::GROUPED_MATMUL,
     &kernels::matmul::LINEAR,
     &kernels::matmul::MATMUL,
     &kernels::matmul::NORM_LINEAR,
+    &kernels::matmul::OUT_LOW,
     &kernels::rms_norm::KERNEL,
     &kernels::streams::KERNEL,
 ];
