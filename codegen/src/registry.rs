@@ -9,8 +9,13 @@ pub const KERNELS: &[&Kernel] = &[
     &kernels::matmul::GROUPED_MATMUL,
     &kernels::matmul::LINEAR,
     &kernels::matmul::MATMUL,
+    &kernels::gated::MLP_UP,
+    &kernels::moe_down::MOE_DOWN,
+    &kernels::moe_down::MOE_POST,
+    &kernels::gated::MOE_UP,
     &kernels::matmul::NORM_LINEAR,
     &kernels::matmul::OUT_LOW,
+    &kernels::out_post::KERNEL,
     &kernels::rms_norm::KERNEL,
     &kernels::streams::KERNEL,
 ];

@@ -2,8 +2,13 @@
 //! [`product`].
 mod common;
 mod formats;
+#[cfg(feature = "gpu")]
+mod hc_post;
 mod product;
 
+pub(crate) mod gated;
 pub(crate) mod matmul;
+pub(crate) mod moe_down;
+pub(crate) mod out_post;
 pub(crate) mod rms_norm;
 pub(crate) mod streams;
