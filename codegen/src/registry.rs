@@ -7,11 +7,15 @@ use ds4_ir::plan::Maxima;
 /// Every op that has a kernel, by name.
 pub const KERNELS: &[&Kernel] = &[
     &kernels::matmul::GROUPED_MATMUL,
+    &kernels::hc_enter::HC_ENTER,
+    &kernels::hc_enter::HC_HEAD_ENTER,
     &kernels::matmul::LINEAR,
     &kernels::matmul::MATMUL,
     &kernels::gated::MLP_UP,
     &kernels::moe_down::MOE_DOWN,
     &kernels::moe_down::MOE_POST,
+    &kernels::moe_route::MOE_ROUTE,
+    &kernels::moe_route::MOE_ROUTE_HASH,
     &kernels::gated::MOE_UP,
     &kernels::matmul::NORM_LINEAR,
     &kernels::matmul::OUT_LOW,

@@ -141,14 +141,27 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, at: &Operands) ->
     if let Some(fmt) = at.fmt {
         product = product.rounded(site.format(fmt), last)?;
     }
-    let [codes, scales] = matrix(at.w, w.scalar);
-    let launch = Launch {
+    let launch = launch(inputs, product, most, 0, norm, (at.w, w.scalar), Binding::Out);
+    whole.then(|| vec![launch])
+}
+
+/// The launch of a product of operand `x` with the weight at `w` into `out`.
+pub(super) fn launch(
+    inputs: Rows,
+    product: Product,
+    most: u32,
+    x: usize,
+    norm: Binding,
+    w: (usize, Scalar),
+    out: Binding,
+) -> Launch {
+    let [codes, scales] = matrix(w.0, w.1);
+    Launch {
         block: [product.threads(), 1, 1],
         grid: [product.row_blocks(), most.div_ceil(product.tokens), 1],
-        bindings: vec![Binding::Step, Binding::Value(0), norm, codes, scales, product.table(), Binding::Out],
+        bindings: vec![Binding::Step, Binding::Value(x), norm, codes, scales, product.table(), out],
         text: Arc::new(Spec { inputs, product }),
-    };
-    whole.then(|| vec![launch])
+    }
 }
 
 impl Text for Spec {
