@@ -19,8 +19,19 @@ impl Target {
     }
 }
 
-/// Fused ops whose CPU kernel streams: its buffers are a row or two per thread.
-const CPU_STREAMS: [&str; 5] = ["csa_attend", "hca_attend", "head_rope", "index_select", "swa_attend"];
+/// Fused ops whose CPU kernel streams: its buffers are rows per thread, and scores for small steps.
+const CPU_STREAMS: [&str; 10] = [
+    "compress_index_row",
+    "compress_row",
+    "csa_attend",
+    "hc_pre_norm",
+    "hca_attend",
+    "head_rope",
+    "index_query",
+    "index_select",
+    "kv_row",
+    "swa_attend",
+];
 
 /// Alignment of the pieces of a product's scratch, and the most pieces there are.
 const PIECES: (u64, u64) = (64, 10);
@@ -52,10 +63,46 @@ fn cpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
         "hc_enter" | "hc_head_enter" => input(0, site.format(5), &[1]) + mix(),
         "moe_route" => input(0, site.format(3), &[1]) + mix(),
         "moe_route_hash" => input(0, site.format(4), &[1]) + mix(),
-        name if CPU_STREAMS.contains(&name) => return 0,
+        name if CPU_STREAMS.contains(&name) => return cpu_scores(site, maxima),
         _ => return cpu_parts(site, maxima),
     };
     own + PIECES.0 * PIECES.1
+}
+
+/// Most tokens whose attention and index scores a CPU splits over its threads, through scratch.
+const CPU_SPLIT_TOKENS: u32 = 8;
+/// Keys of a block of scores, which has a maximum per head.
+const CPU_KEY_BLOCK: u64 = 16;
+
+/// Scores of all keys that a token may see, by key and head, for each token of a small step.
+fn cpu_scores(site: &Site<'_>, maxima: &Maxima) -> u64 {
+    if maxima.tokens > CPU_SPLIT_TOKENS {
+        return 0;
+    }
+    let dims = |i: usize| match site.args[i] {
+        SigArg::Value(ty) => ty.tensor().map_or(&[][..], |t| &t.dims[..]),
+        _ => &[],
+    };
+    let extent = |i: usize, axis: usize| dims(i).get(axis).and_then(|d| d.constant()).map_or(0, u64::from);
+    let rows = |i: usize| match site.args[i] {
+        SigArg::Value(Type::State(s)) => match s.kind {
+            StateKind::Ring(span) => u64::from(span),
+            kind => u64::from(maxima.ctx.div_ceil(kind.span())),
+        },
+        _ => 0,
+    };
+    let floats = match site.op.name {
+        "swa_attend" => attend_floats(rows(1), extent(0, 1)),
+        "csa_attend" => attend_floats(rows(1) + extent(4, 1), extent(0, 1)),
+        "hca_attend" => attend_floats(rows(1) + rows(3), extent(0, 1)),
+        "index_select" => rows(2),
+        _ => 0,
+    };
+    u64::from(maxima.tokens) * floats * 4
+}
+
+fn attend_floats(keys: u64, heads: u64) -> u64 {
+    (keys.div_ceil(CPU_KEY_BLOCK) + keys) * heads
 }
 
 /// Bytes of an input row of `fmt` as the kernels for these weights read it, at most.

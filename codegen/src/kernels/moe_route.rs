@@ -58,6 +58,11 @@ pub(crate) const MOE_ROUTE_HASH: Kernel = Kernel {
             steps: &[0..1, 1..4],
         },
         Case {
+            header: "%x: f32[t, 1536], @w: bf16[8, 1536], @table: i32[16, 2], %ids: i32[t]",
+            node: "moe_route_hash %x, @w, @table, %ids, fmt=f32, scale=1.5 : route[t, 2]",
+            steps: &[0..4],
+        },
+        Case {
             header: "%x: f32[t, 96], @w: f32[8, 96], @table: i64[16, 3], %ids: i32[t]",
             node: "moe_route_hash %x, @w, @table, %ids, fmt=f32, scale=1.5 : route[t, 3]",
             steps: &[0..1, 1..4],
@@ -139,7 +144,17 @@ impl Text for Select {
 #[cfg(feature = "gpu")]
 #[cube]
 fn score(x: f32) -> f32 {
-    (max(x, 0.0f32) + (-x.abs()).exp().log1p()).sqrt()
+    (max(x, 0.0f32) + ln_1p((-x.abs()).exp())).sqrt()
+}
+
+/// ln(1 + x) for x in [0, 1], to a rounding or two: the logarithm of a rounded sum, corrected by what
+/// the rounding did to x.
+#[cfg(feature = "gpu")]
+#[cube]
+fn ln_1p(x: f32) -> f32 {
+    let sum = 1.0f32 + x;
+    let kept = sum - 1.0f32;
+    select(kept == 0.0f32, x, sum.ln() * (x / max(kept, 1e-30f32)))
 }
 
 /// A number that orders as floats do; NaN lies below all.

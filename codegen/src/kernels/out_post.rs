@@ -14,8 +14,7 @@ use std::sync::Arc;
 #[cfg(feature = "gpu")]
 use {
     super::common::rows,
-    super::hc_post::hc_post,
-    super::product::{row_sums, stage},
+    super::product::{hc_post, row_sums, stage},
     crate::emit,
     cubecl::prelude::*,
 };

@@ -7,6 +7,8 @@
 //!                                       ──sum────> one sum per row and token and lane, then over lanes
 //! ```
 #[cfg(feature = "gpu")]
+mod post;
+#[cfg(feature = "gpu")]
 mod round;
 #[cfg(feature = "gpu")]
 mod staging;
@@ -15,6 +17,7 @@ mod sum;
 
 #[cfg(feature = "gpu")]
 pub(crate) use {
+    post::hc_post,
     staging::{norm_factors, stage},
     sum::row_sums,
 };

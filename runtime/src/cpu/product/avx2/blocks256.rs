@@ -1,19 +1,27 @@
 //! `iq2_xxs`, `q2_k` and `q4_k` times `q8_k`: blocks of 256 codes.
 use super::super::bytes::{carve, carved};
 use super::super::{Isa, Job, Packing, ProductKernel};
-use super::row256::{IQ2_XXS, Parts, Q2_K, Q4_K, block_bytes, for_each, mins, parts, prepare, scales_of_8};
+use super::row256::{
+    IQ2_XXS, Parts, Q2_K, Q2_T, Q4_K, SIGNS, block_bytes, for_each, is_iq2, mins, parts, prepare, run_length,
+    scales_of_8,
+};
 use super::{check_machine, sums_of_8};
 use ds4_ir::Scalar;
 use std::arch::x86_64::*;
 
-pub(super) static KERNELS: &[ProductKernel] =
-    &[kernel::<IQ2_XXS>(Scalar::Iq2Xxs), kernel::<Q2_K>(Scalar::Q2K), kernel::<Q4_K>(Scalar::Q4K)];
+pub(super) static KERNELS: &[ProductKernel] = &[
+    kernel::<IQ2_XXS>(Scalar::Iq2Xxs, Packing::Stored),
+    kernel::<SIGNS>(Scalar::Iq2Xxs, Packing::IndexSigns),
+    kernel::<Q2_K>(Scalar::Q2K, Packing::Stored),
+    kernel::<Q2_T>(Scalar::Q2K, Packing::Transposed),
+    kernel::<Q4_K>(Scalar::Q4K, Packing::Stored),
+];
 
-const fn kernel<const F: u8>(weight: Scalar) -> ProductKernel {
+const fn kernel<const F: u8>(weight: Scalar, packing: Packing) -> ProductKernel {
     ProductKernel {
         name: "blocks256",
         weight,
-        packing: Packing::Stored,
+        packing,
         input: Scalar::Q8K,
         isa: Isa::Avx2,
         granule: 1,
@@ -39,10 +47,11 @@ fn run<const F: u8>(job: &Job<'_>, mut scratch: &mut [u8]) {
     for from in job.rows.clone().step_by(ROWS) {
         sums.fill(0.0);
         let n = ROWS.min(job.rows.end - from);
-        let mut rows = [job.m.row(from); ROWS];
+        let size = parts.blocks * block_bytes::<F>();
+        let mut rows = [&job.m.codes[from * size..][..size]; ROWS];
         for (i, row) in rows.iter_mut().enumerate() {
             // Beyond the job's last row it is that one again.
-            *row = job.m.row(from + i.min(n - 1));
+            *row = &job.m.codes[(from + i.min(n - 1)) * size..][..size];
         }
         for b in 0..parts.blocks {
             // The rows that follow come into the second cache in the order in which they lie.
@@ -83,17 +92,20 @@ unsafe fn single<const F: u8>(at: &[*const u8; ROWS], x: &[u8], parts: Parts, b:
     unsafe {
         let (codes, bsums) = (x.as_ptr().add(256 * b), x.as_ptr().add(parts.sums + 32 * b));
         for i in 0..ROWS {
-            let mut sum = _mm256_setzero_si256();
+            let (mut sum, mut run) = (_mm256_setzero_si256(), _mm256_setzero_si256());
             for_each::<F>(at[i], |j, w| {
                 let mut x = _mm256_load_si256(codes.add(32 * j).cast());
-                if F == IQ2_XXS {
+                if is_iq2::<F>() {
                     x = _mm256_sign_epi8(x, w.signs);
                 }
-                let part = _mm256_madd_epi16(_mm256_maddubs_epi16(w.magnitudes, x), w.factors);
-                sum = _mm256_add_epi32(sum, part);
+                run = _mm256_add_epi16(run, _mm256_maddubs_epi16(w.magnitudes, x));
+                if (j + 1).is_multiple_of(run_length::<F>()) {
+                    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(run, w.factors));
+                    run = _mm256_setzero_si256();
+                }
             });
             isums[i] = sum;
-            if F != IQ2_XXS {
+            if !is_iq2::<F>() {
                 msums[i] = _mm256_madd_epi16(mins::<F>(at[i]), _mm256_load_si256(bsums.cast()));
             }
         }
@@ -120,7 +132,7 @@ unsafe fn many<const F: u8>(job: &Job<'_>, at: &[*const u8; ROWS], parts: Parts,
             for_each::<F>(at[i], |j, w| {
                 factors[i][j] = w.factors;
                 weights[i][j] = w.magnitudes;
-                if F == IQ2_XXS {
+                if is_iq2::<F>() {
                     // Signed weights times unsigned inputs, which are 128 too large.
                     weights[i][j] = _mm256_sign_epi8(w.magnitudes, w.signs);
                     let pairs = _mm256_maddubs_epi16(one, weights[i][j]);
@@ -132,7 +144,7 @@ unsafe fn many<const F: u8>(job: &Job<'_>, at: &[*const u8; ROWS], parts: Parts,
         }
         scales_of_8::<F>(at)
     };
-    let offset = if F == IQ2_XXS { sums_of_8(offsets) } else { zero };
+    let offset = if is_iq2::<F>() { sums_of_8(offsets) } else { zero };
     let flip = _mm256_set1_epi8(-128);
     for (column, sums) in job.columns.iter().zip(sums.chunks_exact_mut(ROWS)) {
         let x = job.input(*column);
@@ -142,15 +154,15 @@ unsafe fn many<const F: u8>(job: &Job<'_>, at: &[*const u8; ROWS], parts: Parts,
         unsafe {
             for j in 0..8 {
                 let x = _mm256_load_si256(x.as_ptr().add(256 * b + 32 * j).cast());
-                let x = if F == IQ2_XXS { _mm256_xor_si256(x, flip) } else { x };
+                let x = if is_iq2::<F>() { _mm256_xor_si256(x, flip) } else { x };
                 for i in 0..ROWS {
                     let w = weights[i][j];
                     let pairs =
-                        if F == IQ2_XXS { _mm256_maddubs_epi16(x, w) } else { _mm256_maddubs_epi16(w, x) };
+                        if is_iq2::<F>() { _mm256_maddubs_epi16(x, w) } else { _mm256_maddubs_epi16(w, x) };
                     isums[i] = _mm256_add_epi32(isums[i], _mm256_madd_epi16(pairs, factors[i][j]));
                 }
             }
-            if F != IQ2_XXS {
+            if !is_iq2::<F>() {
                 let bsums = _mm256_load_si256(x.as_ptr().add(parts.sums + 32 * b).cast());
                 for i in 0..ROWS {
                     msums[i] = _mm256_madd_epi16(minimums[i], bsums);
@@ -179,7 +191,7 @@ fn add<const F: u8>(
     unsafe {
         let mut acc = _mm256_loadu_ps(sums.as_ptr());
         acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), _mm256_mul_ps(d, dx), acc);
-        if F != IQ2_XXS {
+        if !is_iq2::<F>() {
             let msum = _mm256_cvtepi32_ps(sums_of_8(msums));
             acc = _mm256_fnmadd_ps(msum, _mm256_mul_ps(dmin, dx), acc);
         }

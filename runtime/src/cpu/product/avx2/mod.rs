@@ -4,12 +4,14 @@
 mod blocks256;
 mod blocks32;
 mod decoded;
+mod planes;
 mod row256;
 
 use super::{Isa, ProductKernel, isas};
 use std::arch::x86_64::*;
 
-pub(super) static KERNELS: &[&[ProductKernel]] = &[blocks32::KERNELS, blocks256::KERNELS, decoded::KERNELS];
+pub(super) static KERNELS: &[&[ProductKernel]] =
+    &[blocks32::KERNELS, blocks256::KERNELS, planes::KERNELS, decoded::KERNELS];
 
 /// Panics on a machine without the instruction set: what makes a call of a kernel sound.
 fn check_machine() {
