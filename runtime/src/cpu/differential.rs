@@ -189,15 +189,9 @@ impl Case {
         };
         let args: Vec<SigArg<'_>> = node.args.iter().map(sig).collect();
         let (v, _) = self.func.nodes().last().expect("a node");
-<<<<<<< HEAD
-        let choices = Choices::of(None);
-        let products = &Products::new(&choices, &[]);
-        let site = Site { op: node.op, args: &args, ty: self.func.ty(v), maxima: &self.maxima, products };
-=======
         let (choices, ty) = (Choices::of(None), self.func.ty(v));
         let products = Products::new(&choices, &[]);
         let site = Site { op: node.op, args: &args, ty, maxima: &self.maxima, products: &products };
->>>>>>> main
         let items: Vec<_> = held
             .iter()
             .map(|h| if let Held::Weight(bytes, _) = h { (&bytes[..], &[][..]) } else { (&[][..], &[][..]) })
