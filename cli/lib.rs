@@ -14,3 +14,4 @@ pub mod output;
 pub mod progress;
 pub mod selftest;
 pub mod timeline;
+pub mod tuning;

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use ds4_ir::Class;
 use ds4_models::Checkpoint;
 use ds4_models::tokenizer::Tokenizer;
+use ds4_runtime::tune::Tuned;
 use ds4_runtime::{Artifact, Engine, artifact, mark};
 use std::path::{Path, PathBuf};
 
@@ -52,7 +53,13 @@ impl Opened {
     /// # Errors
     /// Weights that are missing or changed.
     pub fn engine(&self, threads: usize) -> Result<Engine> {
-        Ok(Engine::new(self.artifact.clone(), &self.folder, threads)?)
+        let engine = Engine::new(self.artifact.clone(), &self.folder, threads)?;
+        if let Tuned::Elsewhere(machine) = engine.tuned() {
+            eprintln!(
+                "note: tuned on another machine ({machine}) or by another build: the static order of kernels is used"
+            );
+        }
+        Ok(engine)
     }
 }
 

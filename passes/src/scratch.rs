@@ -3,7 +3,7 @@ use crate::Target;
 use crate::cost::{Site, elements};
 use ds4_ir::ops::{Sig, SigArg, Term};
 use ds4_ir::plan::Maxima;
-use ds4_ir::{Dim, Lit, Scalar, StateKind, TensorType, Type};
+use ds4_ir::{Dim, Scalar, StateKind, Type};
 
 impl Target {
     /// Bytes that a kernel needs beside operands and result.
@@ -19,8 +19,19 @@ impl Target {
     }
 }
 
-/// Fused ops whose CPU kernel streams: its buffers are a row or two per thread.
-const CPU_STREAMS: [&str; 5] = ["csa_attend", "hca_attend", "head_rope", "index_select", "swa_attend"];
+/// Fused ops whose CPU kernel streams: its buffers are rows per thread, and scores for small steps.
+const CPU_STREAMS: [&str; 10] = [
+    "compress_index_row",
+    "compress_row",
+    "csa_attend",
+    "hc_pre_norm",
+    "hca_attend",
+    "head_rope",
+    "index_query",
+    "index_select",
+    "kv_row",
+    "swa_attend",
+];
 
 /// Alignment of the pieces of a product's scratch, and the most pieces there are.
 const PIECES: (u64, u64) = (64, 10);
@@ -52,10 +63,46 @@ fn cpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
         "hc_enter" | "hc_head_enter" => input(0, site.format(5), &[1]) + mix(),
         "moe_route" => input(0, site.format(3), &[1]) + mix(),
         "moe_route_hash" => input(0, site.format(4), &[1]) + mix(),
-        name if CPU_STREAMS.contains(&name) => return 0,
+        name if CPU_STREAMS.contains(&name) => return cpu_scores(site, maxima),
         _ => return cpu_parts(site, maxima),
     };
     own + PIECES.0 * PIECES.1
+}
+
+/// Most tokens whose attention and index scores a CPU splits over its threads, through scratch.
+const CPU_SPLIT_TOKENS: u32 = 8;
+/// Keys of a block of scores, which has a maximum per head.
+const CPU_KEY_BLOCK: u64 = 16;
+
+/// Scores of all keys that a token may see, by key and head, for each token of a small step.
+fn cpu_scores(site: &Site<'_>, maxima: &Maxima) -> u64 {
+    if maxima.tokens > CPU_SPLIT_TOKENS {
+        return 0;
+    }
+    let dims = |i: usize| match site.args[i] {
+        SigArg::Value(ty) => ty.tensor().map_or(&[][..], |t| &t.dims[..]),
+        _ => &[],
+    };
+    let extent = |i: usize, axis: usize| dims(i).get(axis).and_then(|d| d.constant()).map_or(0, u64::from);
+    let rows = |i: usize| match site.args[i] {
+        SigArg::Value(Type::State(s)) => match s.kind {
+            StateKind::Ring(span) => u64::from(span),
+            kind => u64::from(maxima.ctx.div_ceil(kind.span())),
+        },
+        _ => 0,
+    };
+    let floats = match site.op.name {
+        "swa_attend" => attend_floats(rows(1), extent(0, 1)),
+        "csa_attend" => attend_floats(rows(1) + extent(4, 1), extent(0, 1)),
+        "hca_attend" => attend_floats(rows(1) + rows(3), extent(0, 1)),
+        "index_select" => rows(2),
+        _ => 0,
+    };
+    u64::from(maxima.tokens) * floats * 4
+}
+
+fn attend_floats(keys: u64, heads: u64) -> u64 {
+    (keys.div_ceil(CPU_KEY_BLOCK) + keys) * heads
 }
 
 /// Bytes of an input row of `fmt` as the kernels for these weights read it, at most.
@@ -66,9 +113,16 @@ fn prepared(site: &Site<'_>, fmt: Scalar, weights: &[usize]) -> u64 {
         Scalar::Q8K => matches!(w, Scalar::Q4K | Scalar::Q2K | Scalar::Iq2Xxs),
         _ => false,
     };
-    // Codes, then scales and sums of blocks; or numbers.
+    // Codes, then scales and sums of blocks; or numbers; or tables of signed sums, then scales, where the
+    // weight may be packed as sign planes.
     let bytes = |w: Scalar| {
-        if integers(w) { width.next_multiple_of(256) / 4 * 5 + 2 * PIECES.0 } else { width * 4 + PIECES.0 }
+        if integers(w) && w == Scalar::Iq2Xxs {
+            8 * width + (width / 64).next_multiple_of(PIECES.0) + PIECES.0
+        } else if integers(w) {
+            width.next_multiple_of(256) / 4 * 5 + 2 * PIECES.0
+        } else {
+            width * 4 + PIECES.0
+        }
     };
     let mut scalars: Vec<Scalar> = weights.iter().map(|i| site.weight(*i).scalar).collect();
     scalars.dedup();
@@ -98,40 +152,6 @@ fn cpu_parts(site: &Site<'_>, maxima: &Maxima) -> u64 {
         }
     }
     values + neediest
-}
-
-impl<'a> Site<'a> {
-    fn value(&self, i: usize) -> &'a TensorType {
-        match self.args[i] {
-            SigArg::Value(ty) => ty.tensor().expect("a value"),
-            _ => panic!("operand {i} of `{}` is no value", self.op.name),
-        }
-    }
-
-    fn weight(&self, i: usize) -> &'a TensorType {
-        match self.args[i] {
-            SigArg::Weight(ty) => ty,
-            _ => panic!("operand {i} of `{}` is no weight", self.op.name),
-        }
-    }
-
-    /// Elements of a row of weight `i`.
-    fn columns(&self, i: usize) -> u64 {
-        let last = self.weight(i).dims.last().and_then(|d| d.constant());
-        last.map_or(1, u64::from).max(1)
-    }
-
-    /// Rows of weight `i`, a matrix.
-    fn rows(&self, i: usize) -> u64 {
-        self.weight(i).dims[0].constant().map_or(0, u64::from)
-    }
-
-    fn format(&self, i: usize) -> Scalar {
-        match self.args[i] {
-            SigArg::Lit(Lit::Word(word)) => Scalar::parse(word).expect("a typed node names a format"),
-            _ => panic!("operand {i} of `{}` is no format", self.op.name),
-        }
-    }
 }
 
 /// Tokens that split their work over the device; with more, tokens fill it.

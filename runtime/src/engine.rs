@@ -2,6 +2,7 @@
 use crate::artifact::Artifact;
 use crate::pool::Pool;
 use crate::program::Program;
+use crate::tune::{Choices, Tuned};
 use crate::weights::Weights;
 use crate::{Error, Result, Session, identity, layout};
 use ds4_ir::module::Graph;
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) weights: Weights,
     pub(crate) main: usize,
     pub(crate) cpu: CpuBackend,
+    tuned: Tuned,
 }
 
 /// What runs steps on the processor.
@@ -39,16 +41,20 @@ pub(crate) struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// Resolves graph `main` of a module whose plan has passed its check; `threads` 0 means one per core.
-    fn new(module: &Module, plan: &Plan, main: usize, threads: usize) -> std::result::Result<Self, String> {
+    /// Resolves graph `main` of a module whose plan has passed its check, `program` doing so for one
+    /// bucket; `threads` 0 means one per core.
+    fn new(
+        plan: &Plan,
+        threads: usize,
+        program: &dyn Fn(&Bucket) -> std::result::Result<Program, String>,
+    ) -> std::result::Result<Self, String> {
         if threads > THREADS_MAX {
             return Err(format!("threads: expected at most {THREADS_MAX}, got {threads}"));
         }
         let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX)),
+            0 => crate::pool::cores().min(THREADS_MAX),
             n => n,
         };
-        let program = |bucket| Program::new(module, &plan.launches, bucket, main);
         let programs = plan.buckets.iter().map(program).collect::<std::result::Result<Vec<_>, _>>()?;
         let worker_bytes = programs.iter().map(|p| p.worker_bytes).max().unwrap_or(0);
         Ok(CpuBackend { programs, pool: Pool::new(threads, worker_bytes)? })
@@ -65,11 +71,21 @@ impl Engine {
         let mut weights = Weights::open(&artifact.module, &artifact.table, base)?;
         identity::check(&artifact.meta, &artifact.module, &artifact.table, &weights)?;
         layout::open(&artifact, &mut weights, base)?;
-        let Artifact { meta, module, plan, .. } = artifact;
+        let Artifact { meta, module, plan, tuning, .. } = artifact;
+        let choices = Choices::of(tuning.as_ref());
         check(&module, &plan, &weights).map_err(Error::Invalid)?;
         let main = module.graphs.iter().position(|g| g.name == "main").expect("checked");
-        let cpu = CpuBackend::new(&module, &plan, main, threads).map_err(Error::Invalid)?;
-        let shared = Shared { identity: meta.identity, module, plan, weights, main, cpu };
+        let program = |b: &Bucket| Program::new(&module, &plan.launches, b, main, (&weights, &choices));
+        let cpu = CpuBackend::new(&plan, threads, &program).map_err(Error::Invalid)?;
+        let shared = Shared {
+            identity: meta.identity,
+            module,
+            plan,
+            weights,
+            main,
+            cpu,
+            tuned: choices.tuned().clone(),
+        };
         Ok(Engine { shared: Arc::new(shared) })
     }
 
@@ -99,6 +115,11 @@ impl Engine {
     /// The mapped weights, by index of the module's list.
     pub fn weights(&self) -> &dyn WeightSource {
         &self.shared.weights
+    }
+
+    /// Whether the kernels were chosen by measuring them here.
+    pub fn tuned(&self) -> &Tuned {
+        &self.shared.tuned
     }
 
     /// Number of threads.

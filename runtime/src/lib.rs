@@ -17,13 +17,18 @@ mod sampler;
 mod session;
 mod snapshot;
 mod step;
+mod times;
 mod weights;
 
 pub mod artifact;
 pub mod layout;
 pub mod store;
+pub mod tune;
 
-pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest};
+#[doc(hidden)]
+pub use cpu::product::trial as product;
+
+pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest, write_whole};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use identity::{mark, sample_all};
@@ -32,4 +37,5 @@ pub use process::{available_bytes, peak_bytes, reset_peak};
 pub use raw::{Pass, RawRead};
 pub use sampler::{Sampler, Sampling};
 pub use session::{Session, Want};
+pub use times::WaveTime;
 pub use weights::Weights;

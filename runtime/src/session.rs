@@ -1,6 +1,7 @@
 //! A session: one token timeline with its states.
 use crate::memory::{Memory, Region, data};
 use crate::step::{self, Extents, Ground, Held, Param};
+use crate::times::{Times, WaveTime};
 use crate::{Engine, Error, Result};
 use ds4_ir::view::Data;
 use ds4_ir::{Bind, REWIND_MAX, Scalar, StateKind};
@@ -28,6 +29,7 @@ pub struct Session {
     extents: Vec<Extents>,
     /// Where rings and tails are kept while a long step runs.
     backup: Vec<u8>,
+    times: Option<Times>,
     position: u64,
     /// One past the last position that any step has written to the states.
     written: u64,
@@ -50,8 +52,17 @@ impl Session {
             params.push(Param { memory: Memory::new(bytes).ok_or_else(|| short(&decl.name, bytes))? });
         }
         let types = engine.shared.cpu.programs.iter().map(|p| p.types.len()).max().unwrap_or(0);
-        let extents = Vec::with_capacity(types);
-        Ok(Session { engine, states, params, arena: None, extents, backup: vec![], position: 0, written: 0 })
+        Ok(Session {
+            engine,
+            states,
+            params,
+            arena: None,
+            extents: Vec::with_capacity(types),
+            backup: Vec::new(),
+            times: None,
+            position: 0,
+            written: 0,
+        })
     }
 
     /// Number of tokens the session holds.
@@ -173,7 +184,8 @@ impl Session {
             params: &self.params,
             extents: &self.extents,
         };
-        step::run(program, &ground, &bind, &mut shared.cpu.pool.turn(), cancel)
+        let times = self.times.as_mut();
+        step::run(program, &ground, &bind, &mut shared.cpu.pool.turn(), cancel, times)
     }
 
     /// Index of the smallest bucket that takes `tokens` tokens.
@@ -262,6 +274,16 @@ impl Session {
     /// The parameters' bytes, in the module's order.
     pub(crate) fn param_bytes(&self) -> impl Iterator<Item = &[u8]> {
         self.params.iter().map(|p| p.memory.bytes())
+    }
+
+    /// Begins to keep the times of waves anew, or stops keeping them.
+    pub fn keep_times(&mut self, keep: bool) {
+        self.times = keep.then(Times::default);
+    }
+
+    /// The times since [`Session::keep_times`], the longest first.
+    pub fn times(&self) -> Vec<WaveTime> {
+        self.times.as_ref().map(Times::sorted).unwrap_or_default()
     }
 
     /// Sets a parameter of the module by name.

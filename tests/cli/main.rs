@@ -8,3 +8,4 @@ mod kv;
 mod lab;
 mod logits;
 mod run;
+mod tuning;

@@ -59,7 +59,7 @@ impl Enter {
         let mut scratch = Layout::default();
         let new = if norm.is_some() { Input::made } else { Input::new };
         let mut input = new(0, ty, format(site.args, fmt), width, tokens);
-        let factor = input.factor(site.args, 1, &mut scratch);
+        let factor = input.factor(site, 1, tokens, &mut scratch);
         let columns = Columns::new(tokens, &mut scratch);
         let mix = scratch.take(tokens * rows * 4);
         let normed = if norm.is_some() { width * 4 } else { 0 };

@@ -19,6 +19,8 @@ struct Routed {
     routes: usize,
     /// Routes of a token that share a row.
     shared: u32,
+    /// Rows that an expert gets of the largest step, if all get as many.
+    columns: usize,
 }
 
 impl Routed {
@@ -37,8 +39,9 @@ impl Routed {
         let input = Input::new(x, ty, fmt, width, rows_max(ty, width, site.maxima));
         let k = of.dims[1].constant().expect("routes of a token are a constant");
         let shared = if ty.dims.len() == 2 { k } else { 1 };
-        let grouping = Grouping::new(experts, rows_max(of, 1, site.maxima), scratch);
-        Routed { input, grouping, routes, shared }
+        let all = rows_max(of, 1, site.maxima);
+        let grouping = Grouping::new(experts, all, scratch);
+        Routed { input, grouping, routes, shared, columns: all.div_ceil(experts.max(1)) }
     }
 
     fn tasks(&self, f: &SharedFrame<'_>) -> usize {
@@ -68,7 +71,7 @@ impl ExpertMatmul {
     pub(super) fn new(site: &Site<'_>) -> ExpertMatmul {
         let mut scratch = Layout::default();
         let mut routed = Routed::new(site, 0, None, (1, 2), &mut scratch);
-        let factor = routed.input.factor(site.args, 1, &mut scratch);
+        let factor = routed.input.factor(site, 1, routed.columns, &mut scratch);
         let ty = weight(site.args, 1);
         let dims = extents(ty);
         let bytes = ty.scalar.row_bytes(dims[2]);
@@ -164,7 +167,7 @@ impl MoeUp {
     pub(super) fn new(site: &Site<'_>) -> MoeUp {
         let mut scratch = Layout::default();
         let mut routed = Routed::new(site, 0, Some(4), (1, 3), &mut scratch);
-        let pair = GateUp::new(site, (1, 2), &mut routed.input, &mut scratch, site.real(5));
+        let pair = GateUp::new(site, (1, 2), &mut routed.input, &mut scratch, routed.columns, site.real(5));
         let dims = extents(weight(site.args, 1));
         let bytes = pair_bytes(site, 1, 2);
         // No token chooses an expert twice; a file's table of experts may.
@@ -242,12 +245,12 @@ impl MoeDown {
     pub(super) fn new(site: &Site<'_>) -> MoeDown {
         let mut scratch = Layout::default();
         let mut routed = Routed::new(site, 0, Some(5), (1, 2), &mut scratch);
-        let factor = routed.input.factor(site.args, 1, &mut scratch);
+        let factor = routed.input.factor(site, 1, routed.columns, &mut scratch);
         let (y, v) = (value(site.args, 3), weight(site.args, 4));
         let (dims, width) = (extents(weight(site.args, 1)), extents(v)[1]);
         let tokens = rows_max(y, width, site.maxima);
         let mut shared = Input::new(3, y, format(site.args, 6), width, tokens);
-        let shared_factor = shared.factor(site.args, 4, &mut scratch);
+        let shared_factor = shared.factor(site, 4, tokens, &mut scratch);
         let columns = Columns::new(tokens, &mut scratch);
         let bytes = [weight(site.args, 1).scalar.row_bytes(dims[2]), v.scalar.row_bytes(width)];
         let routes = rows_max(value(site.args, 2), 1, site.maxima);

@@ -2,9 +2,10 @@
 //!
 //! Each row is prepared once for all weights of the launch whose kernels share a form. What products
 //! need of scratch is laid out here too: prepared rows, then the lists of columns.
+use super::encode::encode;
 use super::frame::SharedFrame;
-use super::product::{Column, Packing, Prepare, ProductKernel, choose, is_plain};
-use ds4_ir::formats::encode_row;
+use super::op::Site;
+use super::product::{Column, Prepare, ProductKernel, is_plain, isas};
 use ds4_ir::ops::SigArg;
 use ds4_ir::plan::Maxima;
 use ds4_ir::view::{Data, Tensor};
@@ -116,9 +117,29 @@ impl Input {
         !self.made && self.from == Scalar::F32 && self.fmt == Scalar::F32 && is_plain(self.width)
     }
 
-    /// The kernel for the weight of operand `i`; its form of the rows gets a place.
-    pub(super) fn factor(&mut self, args: &[SigArg<'_>], i: usize, scratch: &mut Layout) -> Factor {
-        let kernel = choose(weight(args, i).scalar, Packing::Stored, self.fmt);
+    /// The kernel for the weight of operand `i`, which about `columns` rows are multiplied with; its
+    /// form of the rows gets a place.
+    pub(super) fn factor(
+        &mut self,
+        site: &Site<'_>,
+        i: usize,
+        columns: usize,
+        scratch: &mut Layout,
+    ) -> Factor {
+        let rows = extents(weight(site.args, i));
+        self.factor_of(site, i, columns, rows[rows.len() - 2], scratch)
+    }
+
+    /// As [`Input::factor`], for slices of `unit` weight rows.
+    pub(super) fn factor_of(
+        &mut self,
+        site: &Site<'_>,
+        i: usize,
+        columns: usize,
+        unit: usize,
+        scratch: &mut Layout,
+    ) -> Factor {
+        let kernel = site.products.kernel(i, weight(site.args, i), self.fmt, columns, unit);
         let stride = (kernel.prepared_bytes)(self.width);
         let same = |f: &Form| f.stride == stride && std::ptr::fn_addr_eq(f.prepare, kernel.prepare);
         let form = self.forms.iter().position(same).unwrap_or_else(|| {
@@ -173,7 +194,7 @@ impl Input {
             return self.store(row, bytes_of(x), f);
         }
         let rounded = &mut worker[..self.fmt.row_bytes(self.width)];
-        encode_row(self.fmt, x, rounded);
+        encode(isas()[0], self.fmt, x, rounded);
         self.store(row, rounded, f);
     }
 

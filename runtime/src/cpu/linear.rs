@@ -36,7 +36,8 @@ impl Matmul {
         let rows = rows_max(ty, width, site.maxima);
         let mut scratch = Layout::default();
         let mut input = Input::new(0, ty, ty.scalar, width, rows);
-        let factor = input.factor(site.args, 1, &mut scratch);
+        let unit = extents(weight(site.args, 1))[0] / groups;
+        let factor = input.factor_of(site, 1, rows / groups, unit, &mut scratch);
         let columns = Columns::new(rows, &mut scratch);
         let worker_bytes = (factor.kernel.scratch_bytes)(width, rows / groups).max(input.worker_bytes());
         Matmul { input, factor, columns, groups, scratch, worker_bytes }
@@ -115,10 +116,11 @@ impl GateUp {
         (gate, up): (usize, usize),
         input: &mut Input,
         scratch: &mut Layout,
+        columns: usize,
         clamp: f32,
     ) -> GateUp {
-        let gate = input.factor(site.args, gate, scratch);
-        GateUp { gate, up: input.factor(site.args, up, scratch), clamp }
+        let gate = input.factor(site, gate, columns, scratch);
+        GateUp { gate, up: input.factor(site, up, columns, scratch), clamp }
     }
 
     fn granule(&self) -> usize {
@@ -190,7 +192,7 @@ impl MlpUp {
         let rows = rows_max(ty, width, site.maxima);
         let mut scratch = Layout::default();
         let mut input = Input::new(0, ty, format(site.args, 3), width, rows);
-        let pair = GateUp::new(site, (1, 2), &mut input, &mut scratch, site.real(4));
+        let pair = GateUp::new(site, (1, 2), &mut input, &mut scratch, rows, site.real(4));
         let columns = Columns::new(rows, &mut scratch);
         let bytes = pair_bytes(site, 1, 2);
         let worker_bytes = pair.worker_bytes(width, bytes, rows).max(input.worker_bytes());

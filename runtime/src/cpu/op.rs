@@ -1,5 +1,6 @@
 //! How an op runs on the processor: phases in turn, each of tasks that may run at once.
 use super::Kernel;
+use super::Products;
 use super::frame::SharedFrame;
 use ds4_ir::ops::SigArg;
 use ds4_ir::plan::Maxima;
@@ -40,6 +41,8 @@ pub(crate) struct Site<'a> {
     pub(crate) ty: &'a Type,
     /// Largest sizes of a step.
     pub(crate) maxima: &'a Maxima,
+    /// The kernels of its products.
+    pub(crate) products: &'a Products<'a>,
 }
 
 impl Site<'_> {

@@ -1,7 +1,8 @@
 //! Which weights are packed, and how.
 use super::{Layouts, Summary, lay_out, summary};
-use crate::cpu::product::{Packing, isas, kernels};
+use crate::cpu::product::{Packing, find, isas, kernels};
 use crate::engine::tables;
+use crate::tune::fast_input;
 use crate::weights::packed_sizes;
 use crate::{Artifact, process};
 use ds4_ir::plan::state_bytes;
@@ -31,33 +32,48 @@ pub enum Choice {
 /// The layouts of an artifact that will lie in `folder`, its layout file being `file`; `None` if every
 /// weight is read as stored.
 pub fn choose(artifact: &Artifact, choice: Choice, folder: &Path, file: &str) -> Option<Layouts> {
-    let layouts = |expanded| of(artifact, expanded, file);
     match choice {
         Choice::Stored => None,
-        Choice::Packed => layouts(false),
-        Choice::Expanded => layouts(true),
+        Choice::Packed => of(artifact, false, &|_, _| true, file),
+        Choice::Expanded => of(artifact, true, &|_, _| true, file),
         Choice::Auto => {
             let fits = |l: &Layouts| fits(artifact, &summary(l), folder);
-            layouts(true).filter(fits).or_else(|| layouts(false).filter(fits))
+            let layouts = |expanded| of(artifact, expanded, &pays, file).filter(fits);
+            layouts(true).or_else(|| layouts(false))
         }
     }
 }
 
-fn of(artifact: &Artifact, expanded: bool, file: &str) -> Option<Layouts> {
+/// Whether reading weights of this type so is faster here than as stored: where its kernel is written
+/// for as good an instruction set as that of stored rows. Every packing is there because it wins that
+/// comparison (`cargo bench -p ds4-runtime --bench product`); across instruction sets it need not.
+fn pays(scalar: Scalar, packing: Packing) -> bool {
+    let isa = |packing| {
+        let kernel = find(scalar, packing, fast_input(scalar));
+        kernel.and_then(|k| isas().iter().position(|isa| *isa == k.isa))
+    };
+    isa(packing).is_some_and(|packed| isa(Packing::Stored).is_none_or(|stored| packed <= stored))
+}
+
+fn of(
+    artifact: &Artifact,
+    expanded: bool,
+    wanted: &dyn Fn(Scalar, Packing) -> bool,
+    file: &str,
+) -> Option<Layouts> {
     // Only the kernels of class `fast` read packed weights: the others decode every row.
     if artifact.module.class != Class::Fast {
         return None;
     }
-    let products = products(artifact);
-    let packing = |ty: &TensorType| best(ty, expanded);
-    let entries = artifact.table.entries.iter().filter(|e| products.contains(e.name.as_str()));
+    let products = products(artifact).into_iter().map(|i| &artifact.module.weights[i]);
     let packings: BTreeMap<&str, Packing> =
-        entries.filter_map(|e| Some((e.name.as_str(), packing(&e.ty)?))).collect();
+        products.filter_map(|w| Some((w.name.as_str(), best(&w.ty, expanded, wanted)?))).collect();
     (!packings.is_empty()).then(|| lay_out(&artifact.table, &packings, file.to_string()))
 }
 
-/// Names of the matrices that graph `main` multiplies with: those that it does not index by token id.
-fn products(artifact: &Artifact) -> BTreeSet<&str> {
+/// The matrices that graph `main` multiplies with, by index of the module's list: weights that it does
+/// not index by token id.
+pub(crate) fn products(artifact: &Artifact) -> BTreeSet<usize> {
     let module = &artifact.module;
     let mut found = BTreeSet::new();
     for call in module.graph("main").iter().flat_map(|g| &g.calls) {
@@ -68,20 +84,21 @@ fn products(artifact: &Artifact) -> BTreeSet<&str> {
             .map(|(w, _)| w.index())
             .collect();
         let read = call.weights.iter().enumerate().filter(|(i, _)| !indexed.contains(i));
-        found.extend(read.map(|(_, w)| module.weights[*w].name.as_str()));
+        found.extend(read.map(|(_, w)| *w).filter(|w| module.weights[*w].ty.dims.len() > 1));
     }
     found
 }
 
 /// The packing of a weight that this machine's kernels prefer, `None` if they prefer it as stored.
-fn best(ty: &TensorType, expanded: bool) -> Option<Packing> {
-    let input = if ty.scalar.block() == 256 { Scalar::Q8K } else { Scalar::Q8_0 };
+fn best(ty: &TensorType, expanded: bool, wanted: &dyn Fn(Scalar, Packing) -> bool) -> Option<Packing> {
+    let input = fast_input(ty.scalar);
     let stored = packed_sizes(Packing::Stored, ty)?.1 + scale_bytes(ty);
     let usable = kernels().filter(|k| {
         (k.weight, k.input) == (ty.scalar, input) && k.packing != Packing::Stored && isas().contains(&k.isa)
     });
     let sized = |packing: Packing| packed_sizes(packing, ty).map(|(_, bytes)| bytes);
     let (large, same): (Vec<_>, Vec<_>) = usable
+        .filter(|k| wanted(ty.scalar, k.packing))
         .filter_map(|k| Some((k.packing, sized(k.packing)?)))
         .partition(|(_, bytes)| *bytes * 100 > stored * (100 + GROWTH_MAX));
     let first = |list: Vec<(Packing, u64)>| list.first().map(|(packing, _)| *packing);

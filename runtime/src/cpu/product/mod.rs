@@ -16,13 +16,19 @@
 //! codes are arbitrary bytes. A NaN equals any other.
 //! A prepared row of `f32` is the row itself where its width [`is_plain`].
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod bytes;
 mod decoded;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod packing;
 mod prepared;
+mod repack;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod twin;
 
 pub(crate) use packing::Packing;
@@ -157,6 +163,10 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static ProductKernel> {
 static TABLES: &[&[&[ProductKernel]]] = &[
     #[cfg(target_arch = "x86_64")]
     avx512::KERNELS,
+    #[cfg(target_arch = "x86_64")]
+    avx2::KERNELS,
+    #[cfg(target_arch = "aarch64")]
+    neon::KERNELS,
     &[twin::KERNELS, decoded::KERNELS],
 ];
 

@@ -4,7 +4,7 @@
 //! an order that costs least; the input's codes are prepared in the same order.
 use super::super::bytes::{carve, carved, view};
 use super::super::{Isa, Job, Packing, ProductKernel};
-use super::unit::{IQ2_XXS, Parts, Q2_K, Q4_K, Unit, decode, parts, prepare};
+use super::unit::{IQ2_XXS, Parts, Q2_K, Q4_K, Unit, decode, parts, prepare, scales_of_8};
 use super::{check_machine, sums_of_8, sums_of_8_wide};
 use ds4_ir::Scalar;
 use std::arch::x86_64::*;
@@ -78,15 +78,15 @@ fn single<const F: u8>(rows: &[&[u8]; ROWS], unit: usize, parts: Parts, x: &[u8]
     let x = parts.unit::<F>(x, unit);
     let mut isums = [_mm512_setzero_si512(); ROWS];
     let mut msums = [_mm256_setzero_si256(); ROWS];
-    let mut scales = [[0; 2]; ROWS];
     for i in 0..ROWS {
         // SAFETY: the unit is one of the row's.
         let w = unsafe { decode::<F>(rows[i], unit, parts.blocks) };
         isums[i] = w.isum::<F>(&x);
         msums[i] = w.msum(&x);
-        scales[i] = w.scales;
     }
-    add::<F>(isums, msums, &scales, &x, sums);
+    // SAFETY: as above.
+    let scales = unsafe { scales_of_8::<F>(rows, unit, x.blocks == 2) };
+    add::<F>(isums, msums, scales, &x, sums);
 }
 
 /// A unit of eight rows, decoded once, times all input rows.
@@ -95,12 +95,13 @@ fn single<const F: u8>(rows: &[&[u8]; ROWS], unit: usize, parts: Parts, x: &[u8]
 fn many<const F: u8>(job: &Job<'_>, rows: &[&[u8]; ROWS], unit: usize, parts: Parts, sums: &mut [f32]) {
     prefetch::<F>(rows, unit);
     let mut w = [Unit::zero(); ROWS];
-    let mut scales = [[0; 2]; ROWS];
     for i in 0..ROWS {
         // SAFETY: the unit is one of the row's.
         w[i] = unsafe { decode::<F>(rows[i], unit, parts.blocks) };
-        scales[i] = w[i].scales;
     }
+    let two = F == IQ2_XXS && 2 * unit + 1 < parts.blocks;
+    // SAFETY: as above.
+    let scales = unsafe { scales_of_8::<F>(rows, unit, two) };
     for (column, sums) in job.columns.iter().zip(sums.chunks_exact_mut(ROWS)) {
         let x = parts.unit::<F>(view(job.input(*column)), unit);
         let mut isums = [_mm512_setzero_si512(); ROWS];
@@ -109,7 +110,7 @@ fn many<const F: u8>(job: &Job<'_>, rows: &[&[u8]; ROWS], unit: usize, parts: Pa
             isums[i] = w[i].isum::<F>(&x);
             msums[i] = w[i].msum(&x);
         }
-        add::<F>(isums, msums, &scales, &x, sums);
+        add::<F>(isums, msums, scales, &x, sums);
     }
 }
 
@@ -119,14 +120,13 @@ fn many<const F: u8>(job: &Job<'_>, rows: &[&[u8]; ROWS], unit: usize, parts: Pa
 fn add<const F: u8>(
     isums: [__m512i; ROWS],
     msums: [__m256i; ROWS],
-    scales: &[[u16; 2]; ROWS],
+    (d, e): (__m256, __m256),
     x: &super::unit::Input,
     sums: &mut [f32],
 ) {
     assert!(sums.len() == ROWS);
     let both = sums_of_8_wide(isums);
     let (low, high) = (_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both));
-    let (d, e) = halves(scales);
     // SAFETY: room for eight, asserted.
     let mut acc = unsafe { _mm256_loadu_ps(sums.as_ptr()) };
     if F == IQ2_XXS {
@@ -148,15 +148,4 @@ fn add<const F: u8>(
     }
     // SAFETY: as above.
     unsafe { _mm256_storeu_ps(sums.as_mut_ptr(), acc) }
-}
-
-/// First and second scale of each row.
-#[inline]
-#[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
-fn halves(scales: &[[u16; 2]; ROWS]) -> (__m256, __m256) {
-    let s = |i: usize| scales[i][0] as i32 | (scales[i][1] as i32) << 16;
-    let all = _mm256_setr_epi32(s(0), s(1), s(2), s(3), s(4), s(5), s(6), s(7));
-    let first = _mm256_cvtepi32_epi16(all);
-    let second = _mm256_cvtepi32_epi16(_mm256_srli_epi32::<16>(all));
-    (_mm256_cvtph_ps(first), _mm256_cvtph_ps(second))
 }

@@ -113,8 +113,6 @@ pub(super) struct Unit {
     factors: [__m512i; 4],
     /// Minimums, i16.
     mins: __m256i,
-    /// `iq2_xxs`: d of both blocks; else d and dmin.
-    pub(super) scales: [u16; 2],
 }
 
 impl Unit {
@@ -131,7 +129,7 @@ impl Unit {
     #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
     pub(super) fn zero() -> Unit {
         let zero = _mm512_setzero_si512();
-        Unit { weights: [zero; 8], factors: [zero; 4], mins: _mm256_setzero_si256(), scales: [0; 2] }
+        Unit { weights: [zero; 8], factors: [zero; 4], mins: _mm256_setzero_si256() }
     }
 
     /// Sums of codes times sub-scales, in 16 parts; those of the second block of `iq2_xxs` in the upper
@@ -144,11 +142,12 @@ impl Unit {
             let codes = |j: usize| _mm512_load_si512(x.codes.add(64 * j).cast());
             match F {
                 IQ2_XXS => {
-                    let mut sum = _mm512_load_si512(x.sums.cast());
+                    // Two chains: one would take longer than all else.
+                    let mut sum = [_mm512_load_si512(x.sums.cast()), _mm512_setzero_si512()];
                     for j in 0..8 {
-                        sum = _mm512_dpbusd_epi32(sum, self.weights[j], codes(j));
+                        sum[j % 2] = _mm512_dpbusd_epi32(sum[j % 2], self.weights[j], codes(j));
                     }
-                    _mm512_mullo_epi32(sum, self.factors[0])
+                    _mm512_mullo_epi32(_mm512_add_epi32(sum[0], sum[1]), self.factors[0])
                 }
                 Q2_K => {
                     let mut sum = _mm512_setzero_si512();
@@ -208,14 +207,8 @@ unsafe fn decode_iq2_xxs(at: *const u8, two: bool) -> Unit {
     };
     // SAFETY: as the caller says; the mask leaves out a block that is not there.
     let (a, b) = unsafe {
-        unit.scales = [
-            at.cast::<u16>().read_unaligned(),
-            if two { at.add(66).cast::<u16>().read_unaligned() } else { 0 },
-        ];
-        (
-            _mm512_loadu_si512(at.add(2).cast()),
-            _mm512_maskz_loadu_epi64(if two { 0xff } else { 0 }, at.wrapping_add(68).cast()),
-        )
+        let mask = if two { 0xff } else { 0 };
+        (_mm512_loadu_si512(at.add(2).cast()), _mm512_maskz_loadu_epi64(mask, at.wrapping_add(68).cast()))
     };
     let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     let indices = _mm512_permutex2var_epi32(a, even, b);
@@ -291,11 +284,7 @@ static VALUES: [[[u8; 64]; 2]; 4] = {
 unsafe fn decode_q2_k(at: *const u8) -> Unit {
     let mut unit = Unit::zero();
     // SAFETY: as the caller says.
-    let (scales, codes) = unsafe {
-        let d = at.add(80).cast::<u16>();
-        unit.scales = [d.read_unaligned(), d.add(1).read_unaligned()];
-        (_mm_loadu_si128(at.cast()), _mm512_loadu_si512(at.add(16).cast()))
-    };
+    let (scales, codes) = unsafe { (_mm_loadu_si128(at.cast()), _mm512_loadu_si512(at.add(16).cast())) };
     let mins = _mm_and_si128(_mm_srli_epi16::<4>(scales), _mm_set1_epi8(15));
     unit.mins = _mm256_cvtepu8_epi16(mins);
     let scales = _mm512_broadcast_i32x4(_mm_and_si128(scales, _mm_set1_epi8(15)));
@@ -326,7 +315,6 @@ unsafe fn decode_q4_k(at: *const u8) -> Unit {
     let mut mins = [0; 16];
     // SAFETY: as the caller says.
     unsafe {
-        unit.scales = [at.cast::<u16>().read_unaligned(), at.add(2).cast::<u16>().read_unaligned()];
         let packed = std::slice::from_raw_parts(at.add(4), 12);
         for j in 0..8 {
             let (scale, min) = q4_k_scale_min(packed, j);
@@ -347,4 +335,29 @@ unsafe fn decode_q4_k(at: *const u8) -> Unit {
         unit.factors[j] = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
     }
     unit
+}
+
+/// First and second scale of a unit of eight rows: d of both blocks of `iq2_xxs`, else d and dmin.
+///
+/// # Safety
+/// The rows have this unit.
+#[inline]
+#[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
+pub(super) unsafe fn scales_of_8<const F: u8>(rows: &[&[u8]; 8], unit: usize, two: bool) -> (__m256, __m256) {
+    let at = |i: usize| rows[i].as_ptr().wrapping_add(Unit::bytes::<F>() * unit);
+    // SAFETY: as the caller says.
+    unsafe {
+        if F == IQ2_XXS {
+            let halves = |from: usize| {
+                let d = |i: usize| at(i).add(from).cast::<i16>().read_unaligned();
+                _mm256_cvtph_ps(_mm_setr_epi16(d(0), d(1), d(2), d(3), d(4), d(5), d(6), d(7)))
+            };
+            return (halves(0), if two { halves(66) } else { _mm256_setzero_ps() });
+        }
+        let from = if F == Q2_K { 80 } else { 0 };
+        let d = |i: usize| at(i).add(from).cast::<i32>().read_unaligned();
+        let both = _mm256_setr_epi32(d(0), d(1), d(2), d(3), d(4), d(5), d(6), d(7));
+        let second = _mm256_cvtepi32_epi16(_mm256_srli_epi32::<16>(both));
+        (_mm256_cvtph_ps(_mm256_cvtepi32_epi16(both)), _mm256_cvtph_ps(second))
+    }
 }
