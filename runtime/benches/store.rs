@@ -2,18 +2,16 @@
 //! are of plain sequential writing and reading just before and just after, and their median is told
 //! with the quarter below and above it, so that other work on the machine matters little.
 //!
-//! `cargo bench -p ds4-runtime --bench store`; words behind `--` choose parts: `rates`, `beside`,
-//! `many`. `TMPDIR` chooses the disk.
+//! `cargo bench -p ds4-runtime --bench store`; words behind `--` choose parts: `rates`, `many`. `TMPDIR`
+//! chooses the disk. What decoding notices of a save is another bench: `cargo bench --bench beside`.
 mod flash;
 
 use ds4_ir::{Scalar, StateKind, StateType};
-use ds4_runtime::store::{Boundary, Disk, DiskFile, How, Layout, Lock, Options, RealDisk, Store, Writer};
-use flash::{LOGITS, Rows, median, noise, processor, seconds};
-use rayon::prelude::*;
+use ds4_runtime::store::{Boundary, Disk, DiskFile, How, Layout, Lock, Options, RealDisk, Store};
+use flash::{LOGITS, Rows, median, noise, seconds};
 use std::io::Result;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Length of the session.
 const TOKENS: usize = 65_536;
@@ -79,7 +77,7 @@ fn main() {
     let folder = std::env::temp_dir().join(format!("ds4-store-bench-{}", std::process::id()));
     drop(std::fs::remove_dir_all(&folder));
     std::fs::create_dir_all(&folder).unwrap();
-    for (name, part) in [("rates", rates as fn(&Path)), ("beside", beside), ("many", look_ups)] {
+    for (name, part) in [("rates", rates as fn(&Path)), ("many", look_ups)] {
         if chosen.is_empty() || chosen.iter().any(|c| c == name) {
             part(&folder);
         }
@@ -136,6 +134,23 @@ impl Pairs {
             1e3 * median(self.work[0].clone())
         );
     }
+}
+
+/// Processor seconds of all threads so far, the system's work for them included; 0 where unknown.
+fn processor() -> f64 {
+    #[cfg(unix)]
+    {
+        // SAFETY: all fields are numbers, for which zero is a value; the call fills them.
+        let used = unsafe {
+            let mut used: libc::rusage = std::mem::zeroed();
+            libc::getrusage(libc::RUSAGE_SELF, &mut used);
+            used
+        };
+        let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 * 1e-6;
+        seconds(used.ru_utime) + seconds(used.ru_stime)
+    }
+    #[cfg(not(unix))]
+    0.0
 }
 
 /// Saving and restoring beside plain sequential writing and reading.
@@ -257,75 +272,6 @@ fn evict_cache(path: &Path) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = path; // The figures are then of cached files, and the plain ones too.
-}
-
-/// How much slower a decode step gets while a save of the whole session runs. The step is the one of a
-/// fast engine: every core reads its share of the weights, launch after launch. And what a decoding
-/// thread itself spends on keeping: the copy at a boundary, and the journal.
-fn beside(folder: &Path) {
-    let schema = flash::schema();
-    let layout = Layout::new([0; 32], &schema, LOGITS);
-    let rows = Rows::new(&schema, TOKENS as u64);
-    let logits = vec![0.5; LOGITS];
-    let store = Arc::new(open(RealDisk, &folder.join("beside")));
-    let writer = Writer::start(Arc::clone(&store)).unwrap();
-    let mut journal = store.create_session(&layout, "beside", &[]).unwrap();
-    let weights = vec![0x5555_5555_5555_5555_u64; 32 << 20];
-    let step = || {
-        seconds(|| {
-            for launch in weights.chunks(weights.len() / 16) {
-                let sum: u64 = launch.par_chunks(1 << 16).map(|part| part.iter().fold(0, |a, b| a ^ b)).sum();
-                std::hint::black_box(sum);
-            }
-        })
-        .0
-    };
-    let (mut slower, mut copies, mut saves) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut appends, mut syncs) = (Vec::new(), Vec::new());
-    step();
-    for round in 0..ROUNDS {
-        let tokens = tokens(round);
-        let boundary = |n: usize| Boundary { tokens: &tokens[..n], logits: &logits, seconds_per_token: 0.1 };
-        let capture = store.capture(&layout, boundary(TOKENS - STEP), &rows).unwrap().unwrap();
-        let mut alone: Vec<f64> = (0..20).map(|_| step()).collect();
-        let start = Instant::now();
-        let Ok(ticket) = writer.save(capture) else { panic!("nothing else is queued") };
-        let saved = std::thread::spawn(move || (ticket.wait().unwrap(), start.elapsed().as_secs_f64()));
-        let mut during = Vec::new();
-        let mut synced = Instant::now();
-        while !saved.is_finished() {
-            during.push(step());
-            appends.push(seconds(|| journal.append(&[7]).unwrap()).0);
-            if synced.elapsed() > Duration::from_millis(200) {
-                syncs.push(seconds(|| journal.sync().unwrap()).0);
-                synced = Instant::now();
-            }
-        }
-        saves.push(saved.join().unwrap().1);
-        alone.extend((0..20).map(|_| step()));
-        // The mean: a step that waits long counts as much as it costs.
-        let mean = |t: &[f64]| t.iter().sum::<f64>() / t.len() as f64;
-        slower.push(100.0 * (mean(&during) / mean(&alone) - 1.0));
-        // The usual boundary: a step further.
-        copies.push(seconds(|| drop(store.capture(&layout, boundary(TOKENS), &rows).unwrap().unwrap())).0);
-    }
-    slower.sort_by(f64::total_cmp);
-    let quarter = |n: usize| slower[(slower.len() - 1) * n / 4];
-    println!(
-        "a step beside a save of {:.2} s is slower by {:.1} % ({:.1} to {:.1})",
-        median(saves),
-        quarter(2),
-        quarter(1),
-        quarter(3)
-    );
-    println!("copying out a boundary of {STEP} tokens takes {:.1} ms", 1e3 * median(copies));
-    let most = |t: &[f64]| t.iter().copied().fold(0.0, f64::max);
-    println!(
-        "beside a save, journaling a token takes {:.0} us, at most {:.1} ms; syncing the journal at most {:.0} ms",
-        1e6 * median(appends.clone()),
-        1e3 * most(&appends),
-        1e3 * most(&syncs)
-    );
 }
 
 /// Opening, look-ups, restores, misses and saves with few and with many sessions in the folder.

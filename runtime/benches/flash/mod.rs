@@ -91,23 +91,6 @@ pub fn seconds<T>(work: impl FnOnce() -> T) -> (f64, T) {
     (start.elapsed().as_secs_f64(), value)
 }
 
-/// Processor seconds of all threads so far, the system's work for them included; 0 where unknown.
-pub fn processor() -> f64 {
-    #[cfg(unix)]
-    {
-        // SAFETY: all fields are numbers, for which zero is a value; the call fills them.
-        let used = unsafe {
-            let mut used: libc::rusage = std::mem::zeroed();
-            libc::getrusage(libc::RUSAGE_SELF, &mut used);
-            used
-        };
-        let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 * 1e-6;
-        seconds(used.ru_utime) + seconds(used.ru_stime)
-    }
-    #[cfg(not(unix))]
-    0.0
-}
-
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
