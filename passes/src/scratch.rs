@@ -153,8 +153,8 @@ const SPLIT_TOKENS: u64 = 8;
 const SPLIT_KEYS: u64 = 128;
 /// Tokens whose index scores are held at once.
 const SCORE_TOKENS: u64 = 32;
-/// Partial sums of a long row.
-const SPLIT_ROW: u64 = 32;
+/// Columns of a partial sum of a long row.
+const SPLIT_ROW: u64 = 512;
 
 fn gpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
     let tokens = u64::from(maxima.tokens);
@@ -183,7 +183,7 @@ fn gpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
         // Partial softmaxes of a whole context would be as large as the values: at most 64 parts.
         "hca_attend" => partial((128 + entries.unwrap_or(0)).min(64 * SPLIT_KEYS)),
         "moe_route" | "moe_route_hash" => tokens * last(1) * 4,
-        "hc_enter" | "hc_head_enter" => tokens * last(1) * SPLIT_ROW * 4,
+        "hc_enter" | "hc_head_enter" => tokens * site.columns(1).div_ceil(SPLIT_ROW) * (last(1) + 1) * 4,
         _ => 0,
     }
 }
