@@ -151,8 +151,10 @@ fn cpu_parts(site: &Site<'_>, maxima: &Maxima) -> u64 {
 const SPLIT_TOKENS: u64 = 8;
 /// Keys of one partial softmax.
 const SPLIT_KEYS: u64 = 128;
-/// Tokens whose index scores are held at once.
-const SCORE_TOKENS: u64 = 32;
+/// Most tokens whose index scores are held at once.
+const SCORE_TOKENS_MAX: u64 = 128;
+/// Bytes of index scores that a large step aims at.
+const SCORE_BYTES: u64 = 4 << 20;
 /// Columns of a partial sum of a long row.
 const SPLIT_ROW: u64 = 512;
 
@@ -177,7 +179,11 @@ fn gpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
         tokens.min(SPLIT_TOKENS) * keys.div_ceil(SPLIT_KEYS) * fixed(heads) * (fixed(width) + 2) * 4
     };
     match site.op.name {
-        "index_select" => tokens.min(SCORE_TOKENS) * entries.unwrap_or(0) * 4,
+        "index_select" => {
+            let row = entries.unwrap_or(0) * 4;
+            let held = (SCORE_BYTES / row.max(1)).clamp(SPLIT_TOKENS, SCORE_TOKENS_MAX);
+            tokens.min(held) * row
+        }
         "swa_attend" => partial(128),
         "csa_attend" => partial(128 + last(4)),
         // Partial softmaxes of a whole context would be as large as the values: at most 64 parts.
