@@ -16,6 +16,8 @@ mod step;
 mod weights;
 
 pub mod artifact;
+#[cfg(feature = "gpu")]
+pub mod device;
 pub mod store;
 
 pub use artifact::{Artifact, FileMark, Meta, SelfTest};
