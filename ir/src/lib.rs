@@ -3,6 +3,7 @@
 //! Everything else in the workspace speaks in these words. The crate does no I/O and knows no
 //! device; bytes of weights and states come in as slices.
 mod bind;
+mod exp;
 mod func;
 mod interp;
 mod parse;
@@ -20,6 +21,7 @@ pub mod plan;
 pub mod view;
 
 pub use bind::Bind;
+pub use exp::exp;
 pub use func::{Arg, Func, Lit, Node, Value, Weight};
 pub use interp::{Buffer, Computed, Interp, WeightSource};
 pub use module::{Class, Module};

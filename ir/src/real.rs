@@ -39,7 +39,7 @@ pub trait Real:
     fn to_f32(self) -> f32;
     /// Exact.
     fn to_f64(self) -> f64;
-    /// eˣ.
+    /// eˣ; in `f32` as [`crate::exp`] defines it.
     fn exp(self) -> Self;
     /// ln(1 + x).
     fn ln_1p(self) -> Self;
@@ -56,7 +56,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($t:ident, $eval:ident) => {
+    ($t:ident, $eval:ident, $exp:expr) => {
         impl Real for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -74,7 +74,7 @@ macro_rules! real {
                 self as f64
             }
             fn exp(self) -> Self {
-                self.exp()
+                $exp(self)
             }
             fn ln_1p(self) -> Self {
                 self.ln_1p()
@@ -99,5 +99,5 @@ macro_rules! real {
         }
     };
 }
-real!(f32, eval32);
-real!(f64, eval64);
+real!(f32, eval32, crate::exp);
+real!(f64, eval64, f64::exp);

@@ -1,5 +1,6 @@
 //! An engine: a compiled model with its weights mapped, shared by any number of sessions.
 use crate::artifact::Artifact;
+use crate::pool::Pool;
 use crate::program::Program;
 use crate::weights::Weights;
 use crate::{Error, Result, Session, identity};
@@ -7,7 +8,6 @@ use ds4_ir::module::Graph;
 use ds4_ir::ops::{Sig, SigArg, Term};
 use ds4_ir::plan::{Bucket, Plan};
 use ds4_ir::{Arg, Dim, Func, Module, Node, Op, Scalar, Sym, TensorType, Type, Weight, WeightSource};
-use rayon::ThreadPool;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,10 +27,32 @@ pub(crate) struct Shared {
     pub(crate) module: Module,
     pub(crate) plan: Plan,
     pub(crate) weights: Weights,
+    pub(crate) main: usize,
+    pub(crate) cpu: CpuBackend,
+}
+
+/// What runs steps on the processor.
+pub(crate) struct CpuBackend {
     /// Programs of the graph `main`, one per bucket.
     pub(crate) programs: Vec<Program>,
-    pub(crate) main: usize,
-    pub(crate) threads: ThreadPool,
+    pub(crate) pool: Pool,
+}
+
+impl CpuBackend {
+    /// Resolves graph `main` of a module whose plan has passed its check; `threads` 0 means one per core.
+    fn new(module: &Module, plan: &Plan, main: usize, threads: usize) -> std::result::Result<Self, String> {
+        if threads > THREADS_MAX {
+            return Err(format!("threads: expected at most {THREADS_MAX}, got {threads}"));
+        }
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX)),
+            n => n,
+        };
+        let program = |bucket| Program::new(module, &plan.launches, bucket, main);
+        let programs = plan.buckets.iter().map(program).collect::<std::result::Result<Vec<_>, _>>()?;
+        let worker_bytes = programs.iter().map(|p| p.worker_bytes).max().unwrap_or(0);
+        Ok(CpuBackend { programs, pool: Pool::new(threads, worker_bytes)? })
+    }
 }
 
 impl Engine {
@@ -41,19 +63,12 @@ impl Engine {
     /// Weights that are missing or changed, a module that cannot be executed, too many threads.
     pub fn new(artifact: Artifact, base: &Path, threads: usize) -> Result<Engine> {
         let Artifact { meta, module, plan, table, .. } = artifact;
-        if threads > THREADS_MAX {
-            return Err(Error::Invalid(format!("threads: expected at most {THREADS_MAX}, got {threads}")));
-        }
         let weights = Weights::open(&module, &table, base)?;
         identity::check(&meta, &module, &table, &weights)?;
         check(&module, &plan, &weights).map_err(Error::Invalid)?;
         let main = module.graphs.iter().position(|g| g.name == "main").expect("checked");
-        let program = |bucket| Program::new(&module, &plan.launches, bucket, main);
-        let programs = plan.buckets.iter().map(program).collect::<std::result::Result<_, _>>();
-        let programs = programs.map_err(Error::Invalid)?;
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("ds4-{i}"));
-        let threads = pool.build().map_err(|e| Error::Invalid(format!("threads: {e}")))?;
-        let shared = Shared { identity: meta.identity, module, plan, weights, programs, main, threads };
+        let cpu = CpuBackend::new(&module, &plan, main, threads).map_err(Error::Invalid)?;
+        let shared = Shared { identity: meta.identity, module, plan, weights, main, cpu };
         Ok(Engine { shared: Arc::new(shared) })
     }
 
@@ -87,7 +102,7 @@ impl Engine {
 
     /// Number of threads.
     pub fn threads(&self) -> usize {
-        self.shared.threads.current_num_threads()
+        self.shared.cpu.pool.threads()
     }
 }
 

@@ -7,6 +7,7 @@ mod engine;
 mod error;
 mod identity;
 mod memory;
+mod pool;
 mod probe;
 mod program;
 mod sampler;

@@ -3,6 +3,7 @@ use ds4_ir::Scalar;
 use ds4_ir::plan::ALIGN;
 use ds4_ir::view::{Data, DataMut, Route};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 /// Zeroed bytes at an address that is a multiple of [`ALIGN`]. Pages are taken when first touched.
@@ -35,12 +36,99 @@ impl Memory {
         // SAFETY: as for `bytes`, and the borrow of `self` is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
     }
+
+    /// The bytes, to be shared by the tasks of a step.
+    ///
+    /// # Safety
+    /// While the region lives, who holds `self` reads none of the bytes that others write through it.
+    pub(crate) unsafe fn shared(&self) -> Region<'_> {
+        Region { start: self.start, len: self.layout.size(), _borrow: PhantomData }
+    }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout in `new`.
         unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+/// Types of which any bytes of the right number and alignment are values.
+///
+/// # Safety
+/// True of every implementor.
+pub(crate) unsafe trait Plain: Copy {}
+// SAFETY: numbers without invalid bytes.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
+unsafe impl Plain for i8 {}
+// SAFETY: as above.
+unsafe impl Plain for u16 {}
+// SAFETY: as above.
+unsafe impl Plain for i32 {}
+// SAFETY: as above.
+unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for f32 {}
+// SAFETY: two numbers without padding.
+unsafe impl Plain for Route<f32> {}
+
+/// Memory that the tasks of a launch share. It may be read and written by whoever holds the region, so
+/// every access states which bytes are whose.
+#[derive(Clone, Copy)]
+pub(crate) struct Region<'a> {
+    start: NonNull<u8>,
+    len: usize,
+    _borrow: PhantomData<&'a mut [u8]>,
+}
+
+// SAFETY: access is unsafe, and its callers say who uses which bytes.
+unsafe impl Send for Region<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Region<'_> {}
+
+impl<'a> Region<'a> {
+    /// Borrows elements as shared memory.
+    pub(crate) fn of<T: Plain>(elements: &'a mut [T]) -> Region<'a> {
+        let len = size_of_val(elements);
+        Region { start: NonNull::from(elements).cast(), len, _borrow: PhantomData }
+    }
+
+    /// Number of bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The bytes `at..at + len` as a region of their own.
+    pub(crate) fn part(&self, at: usize, len: usize) -> Region<'a> {
+        assert!(at <= self.len && len <= self.len - at, "{len} bytes at {at} of {}", self.len);
+        // SAFETY: inside the region.
+        Region { start: unsafe { self.start.add(at) }, len, _borrow: PhantomData }
+    }
+
+    fn pointer<T: Plain>(&self, at: usize, count: usize) -> NonNull<T> {
+        let bytes = count.checked_mul(size_of::<T>()).expect("a size in memory");
+        let start = self.part(at, bytes).start.cast::<T>();
+        assert!(start.is_aligned(), "elements of {} bytes at {at}", size_of::<T>());
+        start
+    }
+
+    /// `count` elements from byte `at` on.
+    ///
+    /// # Safety
+    /// No one writes them while the slice lives.
+    pub(crate) unsafe fn slice<T: Plain>(&self, at: usize, count: usize) -> &'a [T] {
+        // SAFETY: inside the region, aligned, and any bytes are values; not written, says the caller.
+        unsafe { std::slice::from_raw_parts(self.pointer::<T>(at, count).as_ptr(), count) }
+    }
+
+    /// `count` elements from byte `at` on, to write.
+    ///
+    /// # Safety
+    /// No one else reads or writes them while the slice lives.
+    pub(crate) unsafe fn slice_mut<T: Plain>(&self, at: usize, count: usize) -> &'a mut [T] {
+        // SAFETY: as for `slice`; the caller is the only user.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer::<T>(at, count).as_ptr(), count) }
     }
 }
 

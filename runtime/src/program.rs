@@ -1,16 +1,17 @@
-//! A graph of a bucket as a flat list of launches with every operand resolved: what a step runs.
-use crate::cpu::Launcher;
+//! A graph of a bucket as waves of launches with every operand resolved: what a step runs.
+use crate::cpu::{self, OpKernel, Site};
 use ds4_ir::module::{Call, Header};
 use ds4_ir::ops::SigArg;
 use ds4_ir::plan::{Bucket, LaunchList};
 use ds4_ir::{Arg, Func, Lit, Module, TensorType, Value};
+use std::ops::Range;
 
 /// Where an operand comes from.
 pub(crate) enum Source {
-    /// A value at an arena address.
-    Arena(u64, TensorType),
-    /// A parameter of the session.
-    Param(usize, TensorType),
+    /// A value at an arena address, of that type of the program.
+    Arena(u64, usize),
+    /// A parameter of the session, of that type of the program.
+    Param(usize, usize),
     /// A state of the session, read.
     State(usize),
     /// The state that the launch updates.
@@ -23,15 +24,17 @@ pub(crate) enum Source {
 
 /// Where a result goes.
 pub(crate) enum Target {
-    /// A value at an arena address.
-    Arena(u64, TensorType),
+    /// A value at an arena address, of that type of the program.
+    Arena(u64, usize),
     /// A state of the session, in place.
     State(usize),
 }
 
 /// One run of a kernel.
 pub(crate) struct Launch {
-    pub(crate) launcher: Launcher,
+    pub(crate) kernel: Box<dyn OpKernel>,
+    /// The op, for those who look at a step from outside.
+    pub(crate) op: &'static str,
     pub(crate) operands: Vec<Source>,
     pub(crate) target: Target,
     /// Address and bytes of the kernel's scratch.
@@ -40,11 +43,19 @@ pub(crate) struct Launch {
 
 /// The launches of one graph in one bucket.
 pub(crate) struct Program {
-    pub(crate) launches: Vec<Launch>,
+    launches: Vec<Launch>,
+    /// Launches that may run at once, in order.
+    waves: Vec<Range<usize>>,
+    /// The types of all values, each once.
+    pub(crate) types: Vec<TensorType>,
+    /// Bytes of a thread's buffer that some task needs.
+    pub(crate) worker_bytes: usize,
 }
 
-/// Most operands of one launch.
-pub(crate) const OPERANDS_MAX: usize = 24;
+/// Most operands of the launches of one wave.
+pub(crate) const OPERANDS_MAX: usize = 96;
+/// Most launches of one wave.
+pub(crate) const WAVE_MAX: usize = 16;
 
 impl Program {
     /// Resolves graph `g` of the module; the plan has passed its check.
@@ -58,18 +69,50 @@ impl Program {
         g: usize,
     ) -> Result<Program, String> {
         let graph = &module.graphs[g];
-        let mut launches = Vec::new();
+        let mut program = Program { launches: vec![], waves: vec![], types: vec![], worker_bytes: 0 };
         for (index, call) in graph.calls.iter().enumerate() {
             let func = &module.funcs[call.func];
             let base = bucket.graphs[g].parts[index];
             let place = Place { func, call, header: Header::of(func), bucket, g, base };
-            for name in &lists[call.func].launches {
-                let v = func.find(name).expect("the plan launches values of the function");
-                launches.push(place.launch(v)?);
+            debug_assert_eq!(func.launches().concat().len(), lists[call.func].launches.len());
+            for wave in func.waves() {
+                program.wave(&place, &wave.concat())?;
             }
         }
-        Ok(Program { launches })
+        Ok(program)
     }
+
+    /// Adds what may run at once, as several waves if it is more than one takes.
+    fn wave(&mut self, place: &Place<'_>, values: &[Value]) -> Result<(), String> {
+        let (mut from, mut operands) = (self.launches.len(), 0);
+        for v in values {
+            let launch = place.launch(*v, &mut self.types)?;
+            self.worker_bytes = self.worker_bytes.max(launch.kernel.worker_bytes());
+            let (at, more) = (self.launches.len(), launch.operands.len());
+            assert!(more <= OPERANDS_MAX, "`{}` has {more} operands", launch.op);
+            if at - from == WAVE_MAX || operands + more > OPERANDS_MAX {
+                self.waves.push(from..at);
+                (from, operands) = (at, 0);
+            }
+            operands += more;
+            self.launches.push(launch);
+        }
+        self.waves.push(from..self.launches.len());
+        Ok(())
+    }
+
+    /// The launches that may run at once, wave by wave.
+    pub(crate) fn waves(&self) -> impl Iterator<Item = &[Launch]> {
+        self.waves.iter().map(|wave| &self.launches[wave.clone()])
+    }
+}
+
+/// Index of a type in a list of distinct types.
+fn intern(types: &mut Vec<TensorType>, ty: &TensorType) -> usize {
+    types.iter().position(|t| t == ty).unwrap_or_else(|| {
+        types.push(ty.clone());
+        types.len() - 1
+    })
 }
 
 /// One call, for resolving its operands.
@@ -84,22 +127,21 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn launch(&self, v: Value) -> Result<Launch, String> {
+    fn launch(&self, v: Value, seen: &mut Vec<TensorType>) -> Result<Launch, String> {
         let node = self.func.node(v).expect("a launch computes a node");
         let writes = node.op.writes();
-        let operand = |(i, arg): (usize, &Arg)| match arg {
+        let mut operand = |(i, arg): (usize, &Arg)| match arg {
             Arg::Value(_) if writes == Some(i) => Source::Consumed,
-            Arg::Value(a) => self.source(*a),
+            Arg::Value(a) => self.source(*a, seen),
             Arg::Weight(w) => Source::Weight(self.call.weights[w.index()]),
             Arg::Lit(lit) => Source::Lit(lit.clone()),
         };
-        let operands: Vec<Source> = node.args.iter().enumerate().map(operand).collect();
-        assert!(operands.len() <= OPERANDS_MAX, "`{}` has {} operands", node.op.name, operands.len());
+        let operands: Vec<Source> = node.args.iter().enumerate().map(&mut operand).collect();
         let target = match self.func.ty(v).state() {
             Some(_) => Target::State(self.state(v)),
             None => {
                 let (at, ty) = self.address(v);
-                Target::Arena(at, ty)
+                Target::Arena(at, intern(seen, ty))
             }
         };
         let sig = |arg| match arg {
@@ -108,10 +150,11 @@ impl Place<'_> {
             Arg::Lit(lit) => SigArg::Lit(lit),
         };
         let types: Vec<SigArg<'_>> = node.args.iter().map(sig).collect();
-        let launcher = Launcher::new(node.op, &types, &self.bucket.maxima);
+        let (ty, maxima) = (self.func.ty(v), &self.bucket.maxima);
+        let kernel = cpu::kernel(&Site { op: node.op, args: &types, ty, maxima });
         let scratch = self.bucket.funcs[self.call.func].scratch[v.index()];
         let scratch = scratch.map_or((0, 0), |(at, bytes)| (self.base + at, bytes));
-        let needed = launcher.scratch_bytes();
+        let needed = kernel.scratch_bytes();
         if scratch.1 < needed {
             let (func, value) = (&self.func.name, self.func.name(v));
             return Err(format!(
@@ -119,20 +162,20 @@ impl Place<'_> {
                 scratch.1
             ));
         }
-        Ok(Launch { launcher, operands, target, scratch })
+        Ok(Launch { kernel, op: node.op.name, operands, target, scratch })
     }
 
-    fn source(&self, v: Value) -> Source {
+    fn source(&self, v: Value, seen: &mut Vec<TensorType>) -> Source {
         if self.func.ty(v).state().is_some() {
             return Source::State(self.state(v));
         }
         let storage = self.func.storage_of(v);
         if let Some(i) = self.header.params.iter().position(|p| *p == storage) {
-            let ty = self.func.ty(v).tensor().expect("a parameter is a tensor").clone();
-            return Source::Param(self.call.params[i], ty);
+            let ty = self.func.ty(v).tensor().expect("a parameter is a tensor");
+            return Source::Param(self.call.params[i], intern(seen, ty));
         }
         let (at, ty) = self.address(v);
-        Source::Arena(at, ty)
+        Source::Arena(at, intern(seen, ty))
     }
 
     /// Index of the module state that a version belongs to.
@@ -143,8 +186,8 @@ impl Place<'_> {
     }
 
     /// Address of the memory behind `v`, with the type of `v` itself.
-    fn address(&self, v: Value) -> (u64, TensorType) {
-        let ty = self.func.ty(v).tensor().expect("states are no values").clone();
+    fn address(&self, v: Value) -> (u64, &TensorType) {
+        let ty = self.func.ty(v).tensor().expect("states are no values");
         let storage = self.func.storage_of(v);
         let plan = &self.bucket.graphs[self.g];
         let at = |list: &[Value]| list.iter().position(|t| *t == storage);

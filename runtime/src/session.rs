@@ -1,6 +1,6 @@
 //! A session: one token timeline with its states.
-use crate::memory::{Memory, data};
-use crate::step::{self, Held, Param, Place};
+use crate::memory::{Memory, Region, data};
+use crate::step::{self, Extents, Ground, Held, Param};
 use crate::{Engine, Error, Result};
 use ds4_ir::view::Data;
 use ds4_ir::{Bind, REWIND_MAX, Scalar, StateKind};
@@ -24,6 +24,10 @@ pub struct Session {
     pub(crate) states: Vec<Held>,
     params: Vec<Param>,
     arena: Option<Memory>,
+    /// Extents of a program's types in the step that runs.
+    extents: Vec<Extents>,
+    /// Where rings and tails are kept while a long step runs.
+    backup: Vec<u8>,
     position: u64,
     /// One past the last position that any step has written to the states.
     written: u64,
@@ -45,7 +49,9 @@ impl Session {
             let bytes = param_len(&decl.ty) as u64 * 4;
             params.push(Param { memory: Memory::new(bytes).ok_or_else(|| short(&decl.name, bytes))? });
         }
-        Ok(Session { engine, states, params, arena: None, position: 0, written: 0 })
+        let types = engine.shared.cpu.programs.iter().map(|p| p.types.len()).max().unwrap_or(0);
+        let extents = Vec::with_capacity(types);
+        Ok(Session { engine, states, params, arena: None, extents, backup: vec![], position: 0, written: 0 })
     }
 
     /// Number of tokens the session holds.
@@ -84,6 +90,25 @@ impl Session {
         cancel: &AtomicBool,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<f32>> {
+        let mut logits = Vec::new();
+        self.advance_into(ids, want, chunk, cancel, progress, &mut logits)?;
+        Ok(logits)
+    }
+
+    /// As [`Session::advance`], but the logits go to the end of `logits`. After the first step of a
+    /// size nothing is allocated but what `logits` lacks.
+    ///
+    /// # Errors
+    /// As [`Session::advance`].
+    pub fn advance_into(
+        &mut self,
+        ids: &[u32],
+        want: Want,
+        chunk: usize,
+        cancel: &AtomicBool,
+        progress: &mut dyn FnMut(usize),
+        logits: &mut Vec<f32>,
+    ) -> Result<()> {
         let module = self.engine.module();
         let (vocab, ctx) = (module.vocab, module.ctx);
         if let Some(id) = ids.iter().find(|id| **id >= vocab) {
@@ -93,7 +118,6 @@ impl Session {
             return Err(Error::Context { ctx, position: self.position, more: ids.len() });
         }
         let step = chunk.clamp(1, self.chunk_max(want));
-        let mut logits = Vec::new();
         let mut done = 0;
         for part in ids.chunks(step) {
             done += part.len();
@@ -102,51 +126,54 @@ impl Session {
             let first = if want == Want::All { 0 } else { part.len() - 1 };
             self.step(part, first, cancel)?;
             if want == Want::All || done == ids.len() {
-                self.read_logits(part.len(), part.len() - first, &mut logits);
+                self.read_logits(part.len(), part.len() - first, logits);
             }
             progress(done);
         }
-        Ok(logits)
+        Ok(())
     }
 
     /// Runs one step of `ids`; logits are computed from token `first` on.
     fn step(&mut self, ids: &[u32], first: usize, cancel: &AtomicBool) -> Result<()> {
-        let backup = self.backup(ids.len());
-        let engine = self.engine.clone();
-        let shared = &*engine.shared;
         let at = self.bucket(ids.len());
-        let bucket = &shared.plan.buckets[at];
-        self.reserve(bucket.arena_bytes)?;
-        let arena = self.arena.as_mut().expect("just reserved");
-        let start = usize::try_from(self.position).expect("positions fit the context");
-        let bind = Bind { start, tokens: ids.len(), wanted: ids.len() - first };
-        let addresses = &bucket.graphs[shared.main].addresses;
-        let as_i32 = |n: usize| i32::try_from(n).expect("ids and positions fit an i32");
-        write_ints(arena, addresses[0], ids.iter().map(|id| as_i32(*id as usize)));
-        write_ints(arena, addresses[1], (start..start + ids.len()).map(as_i32));
-        write_ints(arena, addresses[2], (first..ids.len()).map(as_i32));
-        let place = Place { weights: &shared.weights, arena, states: &mut self.states, params: &self.params };
-        let program = &shared.programs[at];
-        let ran = shared.threads.install(move || {
-            let mut place = place;
-            step::run(program, &mut place, &bind, cancel)
-        });
+        self.reserve(self.engine.shared.plan.buckets[at].arena_bytes)?;
+        let backed_up = self.back_up(ids.len());
+        let ran = self.run(at, ids, first, cancel);
         let end = self.position + ids.len() as u64;
         match ran {
             Ok(()) => {
                 self.position = end;
                 self.written = self.written.max(end);
-                Ok(())
             }
-            Err(error) => {
-                match backup {
-                    Some(backup) => self.put_back(backup),
-                    // A short step has only written rows that a rewind may lose.
-                    None => self.written = self.written.max(end),
-                }
-                Err(error)
-            }
+            Err(_) if backed_up => self.put_back(),
+            // A short step has only written rows that a rewind may lose.
+            Err(_) => self.written = self.written.max(end),
         }
+        ran
+    }
+
+    /// Runs the program of bucket `at` on `ids`.
+    fn run(&mut self, at: usize, ids: &[u32], first: usize, cancel: &AtomicBool) -> Result<()> {
+        let shared = &*self.engine.shared;
+        let arena = self.arena.as_mut().expect("reserved");
+        let start = usize::try_from(self.position).expect("positions fit the context");
+        let bind = Bind { start, tokens: ids.len(), wanted: ids.len() - first };
+        let addresses = &shared.plan.buckets[at].graphs[shared.main].addresses;
+        let as_i32 = |n: usize| i32::try_from(n).expect("ids and positions fit an i32");
+        write_ints(arena, addresses[0], ids.iter().map(|id| as_i32(*id as usize)));
+        write_ints(arena, addresses[1], (start..start + ids.len()).map(as_i32));
+        write_ints(arena, addresses[2], (first..ids.len()).map(as_i32));
+        let program = &shared.cpu.programs[at];
+        self.extents.clear();
+        self.extents.extend(program.types.iter().map(|ty| Extents::of(ty, &bind)));
+        let ground = Ground {
+            weights: &shared.weights,
+            arena: Region::of(arena.bytes_mut()),
+            states: &self.states,
+            params: &self.params,
+            extents: &self.extents,
+        };
+        step::run(program, &ground, &bind, &mut shared.cpu.pool.turn(), cancel)
     }
 
     /// Index of the smallest bucket that takes `tokens` tokens.
@@ -177,20 +204,31 @@ impl Session {
         }
     }
 
-    /// Copies of the rings and tails that a step of `tokens` tokens could overwrite beyond what a
-    /// rewind repairs. Entries only grow, so they need no copy.
-    fn backup(&self, tokens: usize) -> Option<Vec<(usize, Vec<u8>)>> {
+    /// Keeps the rings and tails if a step of `tokens` tokens could overwrite more of them than what a
+    /// rewind repairs; says whether it did. Entries only grow, so they need no copy.
+    fn back_up(&mut self, tokens: usize) -> bool {
         if self.written.max(self.position + tokens as u64) - self.position <= u64::from(REWIND_MAX) {
-            return None;
+            return false;
         }
-        let forgets = |(_, s): &(usize, &Held)| !matches!(s.ty.kind, StateKind::Entries(_));
-        let copy = |(i, s): (usize, &Held)| (i, s.memory.bytes().to_vec());
-        Some(self.states.iter().enumerate().filter(forgets).map(copy).collect())
+        self.backup.clear();
+        // At the start there is nothing to lose.
+        if self.position > 0 {
+            forgetful(&mut self.states).for_each(|s| self.backup.extend_from_slice(s.memory.bytes()));
+        }
+        true
     }
 
-    fn put_back(&mut self, backup: Vec<(usize, Vec<u8>)>) {
-        for (i, bytes) in backup {
-            self.states[i].memory.bytes_mut().copy_from_slice(&bytes);
+    /// Undoes what a step has done since [`Session::back_up`].
+    fn put_back(&mut self) {
+        let mut kept = &self.backup[..];
+        if kept.is_empty() {
+            return;
+        }
+        for state in forgetful(&mut self.states) {
+            let to = state.memory.bytes_mut();
+            let (own, rest) = kept.split_at(to.len());
+            to.copy_from_slice(own);
+            kept = rest;
         }
     }
 
@@ -245,6 +283,11 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The states that overwrite old rows with new ones.
+fn forgetful(states: &mut [Held]) -> impl Iterator<Item = &mut Held> {
+    states.iter_mut().filter(|s| !matches!(s.ty.kind, StateKind::Entries(_)))
 }
 
 fn param_len(ty: &ds4_ir::TensorType) -> usize {

@@ -1,9 +1,11 @@
-//! Runs one program: launches in order, a cancel flag looked at between them.
-use crate::memory::{self, Memory, rows_of};
-use crate::program::{OPERANDS_MAX, Program, Source, Target};
+//! Runs one program: wave after wave, a cancel flag looked at between them. Nothing is allocated.
+use crate::cpu::{Place, SharedFrame};
+use crate::memory::{self, Memory, Region, rows_of};
+use crate::pool::Turn;
+use crate::program::{Launch, OPERANDS_MAX, Program, Source, Target, WAVE_MAX};
 use crate::weights::Weights;
 use crate::{Error, Result};
-use ds4_ir::view::{Frame, Operand, Out, State, StateMut, Tensor};
+use ds4_ir::view::{Operand, State, Tensor};
 use ds4_ir::{Bind, Dim, StateType, TensorType, WeightSource};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,118 +22,153 @@ pub(crate) struct Param {
 }
 
 /// What a program runs on.
-pub(crate) struct Place<'a> {
+pub(crate) struct Ground<'a> {
     pub(crate) weights: &'a Weights,
-    pub(crate) arena: &'a mut Memory,
-    pub(crate) states: &'a mut [Held],
+    pub(crate) arena: Region<'a>,
+    /// No one else uses their memory during the step.
+    pub(crate) states: &'a [Held],
     pub(crate) params: &'a [Param],
+    /// Extents of the program's types in this step.
+    pub(crate) extents: &'a [Extents],
 }
 
-/// Extents of one operand in this step; no tensor of the IR has more axes.
-type Extents = ([usize; 4], usize);
+/// Extents of a value in a step; no tensor of the IR has more axes.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Extents {
+    dims: [usize; 4],
+    rank: usize,
+}
 
-fn extents(ty: &TensorType, bind: &Bind) -> Extents {
-    let mut dims = [0; 4];
-    for (to, dim) in dims.iter_mut().zip(&ty.dims) {
-        *to = match *dim {
-            Dim::Const(n) => n as usize,
-            Dim::Sym(s) => bind.sym(s),
-        };
+impl Extents {
+    /// Those of `ty`.
+    pub(crate) fn of(ty: &TensorType, bind: &Bind) -> Extents {
+        let mut dims = [0; 4];
+        for (to, dim) in dims.iter_mut().zip(&ty.dims) {
+            *to = match *dim {
+                Dim::Const(n) => n as usize,
+                Dim::Sym(s) => bind.sym(s),
+            };
+        }
+        Extents { dims, rank: ty.dims.len() }
     }
-    (dims, ty.dims.len())
+
+    fn dims(&self) -> &[usize] {
+        &self.dims[..self.rank]
+    }
 }
 
 /// Runs every launch.
 ///
 /// # Errors
-/// [`Error::Cancelled`] between two launches; states then hold part of the step.
-pub(crate) fn run(program: &Program, place: &mut Place<'_>, bind: &Bind, cancel: &AtomicBool) -> Result<()> {
-    for launch in &program.launches {
+/// [`Error::Cancelled`] between two waves; states then hold part of the step.
+pub(crate) fn run(
+    program: &Program,
+    ground: &Ground<'_>,
+    bind: &Bind,
+    turn: &mut Turn<'_>,
+    cancel: &AtomicBool,
+) -> Result<()> {
+    for wave in program.waves() {
         if cancel.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
         }
-        let mut dims: [Extents; OPERANDS_MAX] = [([0; 4], 0); OPERANDS_MAX];
-        for (d, operand) in dims.iter_mut().zip(&launch.operands) {
-            if let Source::Arena(_, ty) | Source::Param(_, ty) = operand {
-                *d = extents(ty, bind);
-            }
-        }
-        let arena = place.arena.bytes_mut();
-        let (start, size) = (arena.as_mut_ptr(), arena.len());
-        let region = |at: u64| {
-            let at = usize::try_from(at).expect("addresses fit the arena");
-            assert!(at <= size, "address {at:#x} in an arena of {size} bytes");
-            (at, size - at)
-        };
-        let states = place.states.as_mut_ptr();
-        let operand = |i: usize| -> Operand<'_, f32> {
-            let (dims, rank) = &dims[i];
-            let dims = &dims[..*rank];
-            match &launch.operands[i] {
-                Source::Arena(at, ty) => {
-                    let (at, len) = region(*at);
-                    // SAFETY: the range lies inside the arena. The plan's check has proven that the
-                    // result of this launch overlaps no operand, so nothing writes these elements
-                    // while they are borrowed; `memory::data` takes only the operand's own bytes.
-                    let bytes = unsafe { std::slice::from_raw_parts(start.add(at), len) };
-                    let (rows, width) = rows_of(dims);
-                    Operand::Tensor(Tensor {
-                        ty,
-                        scalar: ty.scalar,
-                        dims,
-                        data: memory::data(ty.scalar, bytes, rows, width),
-                    })
-                }
-                Source::Param(index, ty) => {
-                    let (rows, width) = rows_of(dims);
-                    let data = memory::data(ty.scalar, place.params[*index].memory.bytes(), rows, width);
-                    Operand::Tensor(Tensor { ty, scalar: ty.scalar, dims, data })
-                }
-                Source::State(index) => {
-                    // SAFETY: the index lies inside the slice, and a launch never reads the state
-                    // that it updates (verified: a consumed version is not read).
-                    let held = unsafe { &*states.add(*index) };
-                    let width = held.ty.width as usize;
-                    let data = memory::data(held.ty.scalar, held.memory.bytes(), held.capacity, width);
-                    Operand::State(State { ty: held.ty, capacity: held.capacity, data })
-                }
-                Source::Consumed => Operand::Consumed,
-                Source::Weight(index) => Operand::Weight(place.weights.weight(*index)),
-                Source::Lit(lit) => Operand::Lit(lit),
-            }
-        };
-        let mut operands = [Operand::Consumed; OPERANDS_MAX];
-        let count = launch.operands.len();
-        operands[..count].iter_mut().enumerate().for_each(|(i, o)| *o = operand(i));
-        let out_dims;
-        let out = match &launch.target {
-            Target::Arena(at, ty) => {
-                out_dims = extents(ty, bind);
-                let dims = &out_dims.0[..out_dims.1];
-                let (rows, width) = rows_of(dims);
-                let (at, len) = region(*at);
-                let len = len.min(rows * ty.scalar.row_bytes(width));
-                // SAFETY: inside the arena, and disjoint from all operands as said above.
-                let bytes = unsafe { std::slice::from_raw_parts_mut(start.add(at), len) };
-                Out::Tensor { scalar: ty.scalar, dims, data: memory::data_mut(ty.scalar, bytes, rows, width) }
-            }
-            Target::State(index) => {
-                assert!(*index < place.states.len(), "state {index}");
-                // SAFETY: inside the slice, and no operand of this launch is this state.
-                let held = unsafe { &mut *states.add(*index) };
-                let width = held.ty.width as usize;
-                let data = memory::data_mut(held.ty.scalar, held.memory.bytes_mut(), held.capacity, width);
-                Out::State(StateMut { ty: held.ty, capacity: held.capacity, data })
-            }
-        };
-        let (at, bytes) = launch.scratch;
-        let (at, len) = region(at);
-        let bytes = usize::try_from(bytes).expect("scratch fits the arena");
-        assert!(bytes <= len, "scratch of {bytes} bytes at {at:#x} in an arena of {size} bytes");
-        // SAFETY: inside the arena; the plan's check has proven that scratch overlaps neither operands
-        // nor result.
-        let scratch = unsafe { std::slice::from_raw_parts_mut(start.add(at), bytes) };
-        launch.launcher.run(&mut Frame { operands: &operands[..count], out, bind, scratch });
+        run_wave(program, ground, bind, turn, wave);
     }
     Ok(())
+}
+
+/// Runs launches that may run at once, phase by phase together.
+fn run_wave(program: &Program, ground: &Ground<'_>, bind: &Bind, turn: &mut Turn<'_>, wave: &[Launch]) {
+    let mut operands = [Operand::Consumed; OPERANDS_MAX];
+    let sources = wave.iter().flat_map(|launch| &launch.operands);
+    operands.iter_mut().zip(sources).for_each(|(to, from)| *to = ground.operand(program, from));
+    let mut at = 0;
+    let threads = turn.threads();
+    let frames: [Option<SharedFrame<'_>>; WAVE_MAX] = std::array::from_fn(|i| {
+        let launch = wave.get(i)?;
+        let own = at..at + launch.operands.len();
+        at = own.end;
+        let (start, bytes) = launch.scratch;
+        let scratch = ground.arena.part(start as usize, bytes as usize);
+        Some(SharedFrame {
+            operands: &operands[own],
+            place: ground.place(program, &launch.target),
+            scratch,
+            bind,
+            threads,
+        })
+    });
+    let frame = |i: usize| frames[i].as_ref().expect("a launch has a frame");
+    let phases = wave.iter().map(|launch| launch.kernel.phases()).max().unwrap_or(0);
+    for phase in 0..phases {
+        // Where the tasks of each launch end in the common numbering.
+        let mut ends = [0; WAVE_MAX];
+        let mut total = 0;
+        for (i, launch) in wave.iter().enumerate() {
+            total += if phase < launch.kernel.phases() { launch.kernel.tasks(phase, frame(i)) } else { 0 };
+            ends[i] = total;
+        }
+        turn.run(total, &|task, worker| {
+            let i = ends.iter().position(|end| task < *end).expect("a task of a launch");
+            let first = if i == 0 { 0 } else { ends[i - 1] };
+            wave[i].kernel.run(phase, task - first, frame(i), worker);
+        });
+    }
+}
+
+impl<'a> Ground<'a> {
+    /// The arena from `at` on, as many bytes as a value of these extents takes.
+    fn value(&self, at: u64, ty: &TensorType, dims: &[usize]) -> Region<'a> {
+        let (rows, width) = rows_of(dims);
+        let at = usize::try_from(at).expect("addresses fit the arena");
+        self.arena.part(at, rows * ty.scalar.row_bytes(width))
+    }
+
+    fn operand(&self, program: &'a Program, source: &'a Source) -> Operand<'a, f32> {
+        match source {
+            Source::Arena(at, ty) => {
+                let (ty, dims) = (&program.types[*ty], self.extents[*ty].dims());
+                let region = self.value(*at, ty, dims);
+                // SAFETY: the plan's check has proven that no result and no scratch of this wave
+                // overlaps an operand, so nothing writes these bytes while they are borrowed.
+                let bytes = unsafe { region.slice(0, region.len()) };
+                self.tensor(ty, dims, bytes)
+            }
+            Source::Param(index, ty) => {
+                let (ty, dims) = (&program.types[*ty], self.extents[*ty].dims());
+                self.tensor(ty, dims, self.params[*index].memory.bytes())
+            }
+            Source::State(index) => {
+                let Held { ty, capacity, memory } = &self.states[*index];
+                // No launch of the wave updates the state (verified: a consumed version is not read),
+                // so nothing writes these bytes while they are borrowed.
+                let data = memory::data(ty.scalar, memory.bytes(), *capacity, ty.width as usize);
+                Operand::State(State { ty: *ty, capacity: *capacity, data })
+            }
+            Source::Consumed => Operand::Consumed,
+            Source::Weight(index) => Operand::Weight(self.weights.weight(*index)),
+            Source::Lit(lit) => Operand::Lit(lit),
+        }
+    }
+
+    fn tensor(&self, ty: &'a TensorType, dims: &'a [usize], bytes: &'a [u8]) -> Operand<'a, f32> {
+        let (rows, width) = rows_of(dims);
+        let data = memory::data(ty.scalar, bytes, rows, width);
+        Operand::Tensor(Tensor { ty, scalar: ty.scalar, dims, data })
+    }
+
+    fn place(&self, program: &Program, target: &Target) -> Place<'a> {
+        match target {
+            Target::Arena(at, ty) => {
+                let (ty, dims) = (&program.types[*ty], self.extents[*ty].dims());
+                Place::Tensor { scalar: ty.scalar, dims, memory: self.value(*at, ty, dims) }
+            }
+            Target::State(index) => {
+                let Held { ty, capacity, memory } = &self.states[*index];
+                // SAFETY: the session lends its states to this step alone, and no operand of the wave is
+                // a version of this one.
+                Place::State { ty: *ty, capacity: *capacity, memory: unsafe { memory.shared() } }
+            }
+        }
+    }
 }

@@ -2,77 +2,57 @@
 //!
 //! A kernel's result has the same bits for any number of threads and any split of the prompt: each
 //! element has one summation order, that of the interpreter.
+#![allow(dead_code, reason = "kernels that use all of a frame are being written")]
 mod attend;
 mod cells;
+mod frame;
 mod fused;
 mod index;
 mod linear;
+mod op;
+pub(crate) mod product;
 mod rows;
 
 use ds4_ir::Op;
-use ds4_ir::ops::SigArg;
-use ds4_ir::plan::Maxima;
 use ds4_ir::view::Frame;
 use fused::Composite;
+use op::Whole;
 
-/// Runs one op on the threads of the pool it is called in.
+pub(crate) use frame::{Place, SharedFrame};
+pub(crate) use op::{OpKernel, Site};
+
+/// Makes the kernel of a node.
+type Make = fn(&Site<'_>) -> Box<dyn OpKernel>;
+
+/// Runs one op as a whole.
 pub(crate) type Kernel = fn(&mut Frame<'_, f32>);
 
-/// By name of the op.
-const KERNELS: &[(&str, Kernel)] = &[
-    ("attend_entries", attend::attend_entries),
-    ("attend_selected", attend::attend_selected),
-    ("attend_window", attend::attend_window),
-    ("csa_attend", attend::csa_attend),
-    ("expert_matmul", linear::expert_matmul),
-    ("grouped_matmul", linear::grouped_matmul),
-    ("hca_attend", attend::hca_attend),
-    ("head_rope", rows::head_rope),
-    ("index_select", index::index_select),
-    ("matmul", linear::matmul),
-    ("swa_attend", attend::swa_attend),
+/// Kernels by name of the op.
+const KERNELS: &[(&str, Make)] = &[
+    ("attend_entries", |_| Box::new(Whole(attend::attend_entries))),
+    ("attend_selected", |_| Box::new(Whole(attend::attend_selected))),
+    ("attend_window", |_| Box::new(Whole(attend::attend_window))),
+    ("csa_attend", |_| Box::new(Whole(attend::csa_attend))),
+    ("expert_matmul", |_| Box::new(Whole(linear::expert_matmul))),
+    ("grouped_matmul", |_| Box::new(Whole(linear::grouped_matmul))),
+    ("hca_attend", |_| Box::new(Whole(attend::hca_attend))),
+    ("head_rope", |_| Box::new(Whole(rows::head_rope))),
+    ("index_select", |_| Box::new(Whole(index::index_select))),
+    ("matmul", |_| Box::new(Whole(linear::matmul))),
+    ("swa_attend", |_| Box::new(Whole(attend::swa_attend))),
 ];
 
-/// How a node runs.
-pub(crate) enum Launcher {
-    /// One kernel.
-    Kernel(Kernel),
-    /// The kernels of the parts of a fused op.
-    Composite(Composite),
-}
-
-impl Launcher {
-    /// For a node of `op` with operands of these types.
-    pub(crate) fn new(op: &Op, args: &[SigArg<'_>], maxima: &Maxima) -> Launcher {
-        if has_kernel(op) {
-            return Launcher::Kernel(plain(op));
-        }
-        Composite::new(op, args, maxima).map_or_else(|| Launcher::Kernel(plain(op)), Launcher::Composite)
+/// The kernel of a node: its op's own, the kernels of its parts if it is fused, its `eval`.
+pub(crate) fn kernel(site: &Site<'_>) -> Box<dyn OpKernel> {
+    if let Some((_, make)) = KERNELS.iter().find(|(name, _)| *name == site.op.name) {
+        return make(site);
     }
-
-    /// Bytes of scratch that a run touches at most.
-    pub(crate) fn scratch_bytes(&self) -> u64 {
-        match self {
-            Launcher::Kernel(_) => 0,
-            Launcher::Composite(composite) => composite.scratch_bytes,
-        }
-    }
-
-    /// Runs the node.
-    pub(crate) fn run(&self, frame: &mut Frame<'_, f32>) {
-        match self {
-            Launcher::Kernel(kernel) => kernel(frame),
-            Launcher::Composite(composite) => composite.run(frame),
-        }
+    match Composite::new(site) {
+        Some(composite) => Box::new(composite),
+        None => Box::new(Whole(eval(site.op))),
     }
 }
 
-fn has_kernel(op: &Op) -> bool {
-    KERNELS.iter().any(|(name, _)| *name == op.name)
-}
-
-/// The kernel of an op: its own or `eval`.
-fn plain(op: &Op) -> Kernel {
-    let own = KERNELS.iter().find(|(name, _)| *name == op.name);
-    own.map_or_else(|| <f32 as ds4_ir::Real>::eval_of(op), |(_, kernel)| *kernel)
+fn eval(op: &Op) -> Kernel {
+    <f32 as ds4_ir::Real>::eval_of(op)
 }

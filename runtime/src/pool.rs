@@ -1,0 +1,351 @@
+//! The threads of an engine: one parallel job at a time, its tasks taken from one counter.
+//!
+//! The calling thread works too, and goes on as soon as all tasks are done: a thread that comes too
+//! late is not waited for. Waiting is a short bounded spin, then sleep, so that a busy machine gives
+//! its cores to whoever has work. Running a job allocates nothing. A task that panics ends its job;
+//! the panic goes on in the caller, and the pool stays usable.
+use crate::memory::Memory;
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+/// How long a thread without work looks for some before it sleeps. Longer than the serial work
+/// between two jobs of a step, far shorter than a scheduler's time slice.
+const SPIN: Duration = Duration::from_micros(40);
+/// Looks at memory between two looks at the clock.
+const LOOKS: u32 = 64;
+
+/// A task's work: its number and the buffer of the thread that runs it.
+type Task<'a> = dyn Fn(usize, &mut [u8]) + Sync + 'a;
+
+/// Threads that share the tasks of a job.
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// The calling thread's buffer; who holds it may run jobs.
+    turn: Mutex<Memory>,
+}
+
+struct Shared {
+    /// Tasks of the job in the upper half, tasks that were taken in the lower. Who takes a task by a
+    /// compare-exchange of this word owns it, and the job does not change before the task is done.
+    state: AtomicU64,
+    done: AtomicUsize,
+    job: UnsafeCell<Option<*const Task<'static>>>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+    sleepers: Vec<Sleeper>,
+    /// Whether the caller sleeps until the last task is done.
+    waiting: AtomicBool,
+    finished: Mutex<()>,
+    wake: Condvar,
+}
+
+/// A worker that may sleep.
+#[derive(Default)]
+struct Sleeper {
+    asleep: AtomicBool,
+    thread: std::sync::OnceLock<Thread>,
+}
+
+// SAFETY: `job` is written by the caller while no task is open, and read by threads that own a task of
+// the job; `state` orders the two. Everything else is synchronized by itself.
+unsafe impl Sync for Shared {}
+// SAFETY: the pointer in `job` is used as said above, from whichever thread.
+unsafe impl Send for Shared {}
+
+fn tasks_of(state: u64) -> usize {
+    (state >> 32) as usize
+}
+
+fn taken_of(state: u64) -> usize {
+    (state & u64::from(u32::MAX)) as usize
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the mutexes of a pool guard is whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller among them, each with a buffer of `bytes` bytes.
+    ///
+    /// # Errors
+    /// The system has no more threads or no memory.
+    pub(crate) fn new(threads: usize, bytes: usize) -> Result<Pool, String> {
+        assert!(threads > 0, "a pool has a thread");
+        let buffer = || {
+            Memory::new(bytes as u64).ok_or_else(|| format!("threads: no memory for {bytes} bytes for each"))
+        };
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            done: AtomicUsize::new(0),
+            job: UnsafeCell::new(None),
+            panic: Mutex::new(None),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            sleepers: (1..threads).map(|_| Sleeper::default()).collect(),
+            waiting: AtomicBool::new(false),
+            finished: Mutex::new(()),
+            wake: Condvar::new(),
+        });
+        let mut pool = Pool { shared: shared.clone(), workers: Vec::new(), turn: Mutex::new(buffer()?) };
+        for index in 0..threads - 1 {
+            let (shared, mut buffer) = (shared.clone(), buffer()?);
+            let thread = thread::Builder::new().name(format!("ds4-{}", index + 1));
+            let worker = thread.spawn(move || work(&shared, index, buffer.bytes_mut()));
+            // A pool that is dropped here stops the threads that it has.
+            pool.workers.push(worker.map_err(|e| format!("threads: {e}"))?);
+        }
+        Ok(pool)
+    }
+
+    /// Number of threads, the caller's included.
+    pub(crate) fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Waits until no one else runs jobs, and takes the right to.
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        Turn { shared: &self.shared, buffer: lock(&self.turn) }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, SeqCst);
+        self.shared.wake(usize::MAX);
+        for worker in self.workers.drain(..) {
+            // Workers catch the panics of tasks.
+            worker.join().expect("a worker ends by itself");
+        }
+    }
+}
+
+/// The right to run jobs.
+pub(crate) struct Turn<'a> {
+    shared: &'a Shared,
+    buffer: MutexGuard<'a, Memory>,
+}
+
+impl Turn<'_> {
+    /// Number of threads, the caller's included.
+    pub(crate) fn threads(&self) -> usize {
+        self.shared.sleepers.len() + 1
+    }
+
+    /// Runs `task` for each of `0..tasks`, in any order, on any thread, and returns when all are done.
+    ///
+    /// # Panics
+    /// With a task's panic; tasks that had not begun then are left out.
+    pub(crate) fn run(&mut self, tasks: usize, task: &Task<'_>) {
+        let shared = self.shared;
+        if tasks <= 1 || shared.sleepers.is_empty() {
+            return (0..tasks).for_each(|i| task(i, self.buffer.bytes_mut()));
+        }
+        let open = u64::from(u32::try_from(tasks).expect("fewer than 2^32 tasks")) << 32;
+        shared.done.store(0, SeqCst);
+        // SAFETY: only the lifetime changes. The pointer is used by threads that own a task of this
+        // job, and this function returns after the last of them is done.
+        let task = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
+        // SAFETY: no task is open, so no other thread looks at `job`.
+        unsafe { *shared.job.get() = Some(task) };
+        shared.state.store(open, SeqCst);
+        shared.wake(tasks - 1);
+        while shared.take(self.buffer.bytes_mut()) {}
+        shared.wait(tasks);
+        if shared.panicked.swap(false, SeqCst) {
+            let panic = lock(&shared.panic).take();
+            resume_unwind(panic.expect("who panicked left a payload"));
+        }
+    }
+}
+
+impl Shared {
+    fn has_work(&self) -> bool {
+        let state = self.state.load(SeqCst);
+        taken_of(state) < tasks_of(state)
+    }
+
+    /// Takes one task and runs it; `false` if there is none.
+    fn take(&self, buffer: &mut [u8]) -> bool {
+        let mut state = self.state.load(SeqCst);
+        loop {
+            if taken_of(state) >= tasks_of(state) {
+                return false;
+            }
+            match self.state.compare_exchange_weak(state, state + 1, SeqCst, SeqCst) {
+                Ok(_) => break,
+                Err(now) => state = now,
+            }
+        }
+        // SAFETY: this thread owns a task that is not done, so the job is the one that was set before
+        // `state` and is not set again.
+        let task = unsafe { &*(*self.job.get()).expect("a job with tasks is set") };
+        if !self.panicked.load(SeqCst) {
+            let ran = catch_unwind(AssertUnwindSafe(|| task(taken_of(state), buffer)));
+            if let Err(payload) = ran {
+                lock(&self.panic).get_or_insert(payload);
+                self.panicked.store(true, SeqCst);
+            }
+        }
+        if self.done.fetch_add(1, SeqCst) + 1 == tasks_of(state) && self.waiting.load(SeqCst) {
+            drop(lock(&self.finished));
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// Waits until `tasks` tasks are done.
+    fn wait(&self, tasks: usize) {
+        let done = || self.done.load(SeqCst) == tasks;
+        if spin(done) {
+            return;
+        }
+        self.waiting.store(true, SeqCst);
+        let mut guard = lock(&self.finished);
+        while !done() {
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.waiting.store(false, SeqCst);
+    }
+
+    /// Wakes up to `n` workers that sleep.
+    fn wake(&self, mut n: usize) {
+        for sleeper in &self.sleepers {
+            if n == 0 {
+                return;
+            }
+            n -= 1;
+            if sleeper.asleep.load(SeqCst)
+                && sleeper.asleep.swap(false, SeqCst)
+                && let Some(thread) = sleeper.thread.get()
+            {
+                thread.unpark();
+            }
+        }
+    }
+}
+
+/// Looks for a while whether `ready`; says whether it was seen.
+fn spin(ready: impl Fn() -> bool) -> bool {
+    if ready() {
+        return true;
+    }
+    let start = Instant::now();
+    while start.elapsed() < SPIN {
+        for _ in 0..LOOKS {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+    }
+    false
+}
+
+/// What a worker does until the pool is dropped.
+fn work(shared: &Shared, index: usize, buffer: &mut [u8]) {
+    let sleeper = &shared.sleepers[index];
+    sleeper.thread.get_or_init(thread::current);
+    let ready = || shared.has_work() || shared.stop.load(SeqCst);
+    while !shared.stop.load(SeqCst) {
+        while shared.take(buffer) {}
+        if spin(ready) {
+            continue;
+        }
+        // Whoever makes work after this store sees it; what was made before is seen here.
+        sleeper.asleep.store(true, SeqCst);
+        while sleeper.asleep.load(SeqCst) && !ready() {
+            thread::park();
+        }
+        sleeper.asleep.store(false, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(pool: &Pool, tasks: usize) -> u64 {
+        let all = AtomicU64::new(0);
+        pool.turn().run(tasks, &|i, _| {
+            all.fetch_add(i as u64 + 1, SeqCst);
+        });
+        all.into_inner()
+    }
+
+    #[test]
+    fn every_task_runs_once() {
+        for threads in [1, 2, 3, 8] {
+            let pool = Pool::new(threads, 64).unwrap();
+            assert_eq!(pool.threads(), threads);
+            for tasks in (0..200).chain([10_000]) {
+                assert_eq!(sum(&pool, tasks), (tasks as u64) * (tasks as u64 + 1) / 2);
+            }
+        }
+    }
+
+    #[test]
+    fn threads_wake_after_a_sleep() {
+        let pool = Pool::new(3, 0).unwrap();
+        for _ in 0..5 {
+            thread::sleep(Duration::from_millis(2));
+            assert_eq!(sum(&pool, 100), 5050);
+        }
+    }
+
+    #[test]
+    fn a_job_waits_for_a_slow_task_of_another_thread() {
+        let pool = Pool::new(2, 0).unwrap();
+        let slow = AtomicUsize::new(0);
+        pool.turn().run(2, &|_, _| {
+            thread::sleep(Duration::from_millis(5));
+            slow.fetch_add(1, SeqCst);
+        });
+        assert_eq!(slow.into_inner(), 2);
+    }
+
+    #[test]
+    fn tasks_have_a_buffer_of_their_thread() {
+        let pool = Pool::new(4, 1024).unwrap();
+        let mixed = AtomicBool::new(false);
+        pool.turn().run(500, &|i, buffer| {
+            assert!(buffer.len() >= 1024);
+            buffer.fill(i as u8);
+            thread::yield_now();
+            mixed.fetch_or(buffer.iter().any(|b| *b != i as u8), SeqCst);
+        });
+        assert!(!mixed.into_inner());
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_leaves_the_pool_usable() {
+        for threads in [1, 3] {
+            let pool = Pool::new(threads, 0).unwrap();
+            for bad in [0, 7, 99] {
+                let ran = catch_unwind(AssertUnwindSafe(|| {
+                    pool.turn().run(100, &|i, _| assert!(i != bad, "task {i}"));
+                }));
+                let payload = ran.expect_err("a task panics");
+                assert_eq!(payload.downcast_ref::<String>(), Some(&format!("task {bad}")));
+                assert_eq!(sum(&pool, 10), 55);
+            }
+        }
+    }
+
+    #[test]
+    fn callers_take_turns() {
+        let pool = Pool::new(2, 0).unwrap();
+        thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| (0..100).for_each(|_| assert_eq!(sum(&pool, 50), 1275)));
+            }
+        });
+    }
+}
