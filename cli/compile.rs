@@ -78,7 +78,7 @@ pub fn compile(model: &Path, folder: &Path, request: Request) -> Result<Artifact
         files: marks,
         samples,
     };
-    Ok(Artifact { meta, module, plan, table, tokenizer, selftest: None })
+    Ok(Artifact { meta, module, plan, table, tokenizer, kernels: None, selftest: None })
 }
 
 /// The module of a built-in configuration, its weights of the types of `mix`: nothing is read.

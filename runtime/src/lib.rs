@@ -2,6 +2,7 @@
 //!
 //! The crate knows no model: states and weights are names and types. It needs nothing of the
 //! compiler's passes to run what they made.
+mod body;
 mod cpu;
 mod engine;
 mod error;

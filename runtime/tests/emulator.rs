@@ -37,8 +37,11 @@ fn has_clang(test: &str) -> bool {
 }
 
 fn device(api: Api, arch: &str) -> Arc<dyn Device> {
-    let wanted = Wanted { api, number: None, arch: Some(arch.to_string()), emulator: Some(cache()) };
-    open(&wanted).unwrap_or_else(|e| panic!("{e}"))
+    let subgroup = TARGETS.iter().find(|t| t.1 == arch).map(|t| t.2);
+    let wanted = Wanted { api, number: None, subgroup, emulator: Some(cache()) };
+    let device = open(&wanted).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(device.info().arch, arch);
+    device
 }
 
 /// A kernel `f(x, y, sums)` in the language of `api`.
@@ -206,7 +209,7 @@ fn memory_that_does_not_suffice_and_devices_that_are_not_there_are_named() {
         let device = device(api, arch);
         let Err(why) = DeviceMemory::new(&device, "weights", 1 << 40) else { panic!("a terabyte") };
         assert!(why.to_string().starts_with("weights: expected at most"), "{why}");
-        let wanted = Wanted { api, number: Some(9), arch: None, emulator: Some(cache()) };
+        let wanted = Wanted { api, number: Some(9), subgroup: None, emulator: Some(cache()) };
         let Err(why) = open(&wanted) else { panic!("a tenth device") };
         assert!(why.to_string().contains("expected device 9; devices found:"), "{why}");
     }

@@ -45,9 +45,7 @@ fn cache() -> PathBuf {
 impl Bench {
     pub(crate) fn new(target: Target) -> Bench {
         let api = Api::parse(&target.api.to_string()).expect("the same names");
-        // The emulator has one device per size of subgroup.
-        let arch = if api == Api::Hip { Some(target.arch.to_string()) } else { None };
-        let wanted = Wanted { api, number: None, arch, emulator: Some(cache()) };
+        let wanted = Wanted { api, number: None, subgroup: Some(target.subgroup), emulator: Some(cache()) };
         let device = device::open(&wanted).unwrap_or_else(|e| panic!("{e}"));
         let controls = Emulator::new(api, &cache()).unwrap_or_else(|e| panic!("{e}"));
         Bench { target, device, controls, loaded: Mutex::default() }

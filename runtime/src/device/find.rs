@@ -11,8 +11,8 @@ pub struct Wanted {
     pub api: Api,
     /// Its number; the first that fits if absent.
     pub number: Option<usize>,
-    /// The architecture it must have, where one must.
-    pub arch: Option<String>,
+    /// Threads of a subgroup that it must have, where it matters.
+    pub subgroup: Option<u32>,
     /// The folder in which the emulated driver is built; `None` for the real one.
     pub emulator: Option<PathBuf>,
 }
@@ -47,12 +47,12 @@ pub fn open(wanted: &Wanted) -> Result<Arc<dyn Device>> {
     let listed = devices(wanted.api, wanted.emulator.as_ref());
     let all = listed.map_err(|why| missing(wanted, &why.to_string()))?;
     let fits = |d: &&DeviceInfo| {
-        wanted.number.is_none_or(|n| n == d.number) && wanted.arch.as_ref().is_none_or(|a| *a == d.arch)
+        wanted.number.is_none_or(|n| n == d.number) && wanted.subgroup.is_none_or(|n| n == d.subgroup)
     };
     let Some(info) = all.iter().find(fits) else {
         let number = wanted.number.map_or(String::new(), |n| format!(" {n}"));
-        let arch = wanted.arch.as_ref().map_or(String::new(), |a| format!(" with {a}"));
-        return Err(missing(wanted, &format!("expected device{number}{arch}")));
+        let with = wanted.subgroup.map_or(String::new(), |n| format!(" with subgroups of {n} threads"));
+        return Err(missing(wanted, &format!("expected device{number}{with}")));
     };
     let library = wanted.emulator.as_ref().map(|cache| emulator::library(wanted.api, cache)).transpose()?;
     let library = library.as_deref();

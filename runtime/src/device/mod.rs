@@ -3,6 +3,8 @@
 //! A device runs lists of launches on memory that it owns. It knows nothing of models: kernels come
 //! as text or binary, arguments are places in its memory. Nothing here needs a toolkit to be built,
 //! and everything is built on every system.
+mod backend;
+mod body;
 pub mod emulator;
 mod find;
 mod library;
@@ -11,8 +13,11 @@ mod objc;
 mod rtc;
 mod streams;
 
+pub use backend::Choice;
+pub(crate) use backend::Backend;
+pub(crate) use body::DeviceBody;
 pub use find::{Found, Wanted, found, open};
-pub use rtc::{compile_cuda, compile_hip};
+pub use rtc::{Compiled, compile_cuda, compile_hip};
 
 use crate::{Error, Result};
 use std::fmt;
