@@ -3,6 +3,7 @@ mod common;
 
 use common::{Expected, artifact, fixture};
 use ds4::compile::{Request, module_of};
+use ds4::target::CompileTarget;
 use ds4_ir::Class;
 use ds4_passes::Target;
 use ds4_runtime::{Artifact, Engine, Want};
@@ -14,7 +15,7 @@ const CLASSES: [Class; 3] = [Class::Exact, Class::Official, Class::Fast];
 
 /// The artifact of a fixture with its module left as the builders wrote it.
 fn plain(folder: &Path, class: Class) -> Artifact {
-    let module = module_of(folder, Request { class, ctx: Some(4096) }).unwrap();
+    let module = module_of(folder, Request { class, ctx: Some(4096), target: CompileTarget::Cpu }).unwrap();
     let plan = ds4_passes::plan(&module, Target::Cpu).unwrap();
     Artifact { module, plan, ..artifact(folder, class) }
 }

@@ -14,6 +14,7 @@ mod table;
 mod types;
 mod verify;
 
+pub mod cost;
 pub mod formats;
 pub mod module;
 pub mod ops;

@@ -120,10 +120,8 @@ impl Engine {
         base: &Path,
         backend: impl FnOnce(&Module, &Plan, &Weights, usize, Option<&Kernels>) -> Result<Backend>,
     ) -> Result<Engine> {
-        let Artifact { meta, module, plan, table, kernels, .. } = artifact;
-        let weights = Weights::open(&module, &table, base)?;
-        identity::check(&meta, &module, &table, &weights)?;
-        check(&module, &plan, &weights).map_err(Error::Invalid)?;
+        let weights = checked(&artifact, base)?;
+        let Artifact { meta, module, plan, kernels, .. } = artifact;
         let main = module.graphs.iter().position(|g| g.name == "main").expect("checked");
         let backend = backend(&module, &plan, &weights, main, kernels.as_ref())?;
         let shared = Shared { identity: meta.identity, module, plan, weights, main, backend };
@@ -175,6 +173,19 @@ impl Engine {
             Backend::Device(_) => 0,
         }
     }
+}
+
+/// The weights of an artifact, proven to be those it was compiled from and such that its module can be
+/// computed with them. Relative paths are looked up from `base` first.
+///
+/// # Errors
+/// Weights that are missing or changed, a module that cannot be executed.
+pub fn checked(artifact: &Artifact, base: &Path) -> Result<Weights> {
+    let Artifact { meta, module, plan, table, .. } = artifact;
+    let weights = Weights::open(module, table, base)?;
+    identity::check(meta, module, table, &weights)?;
+    check(module, plan, &weights).map_err(Error::Invalid)?;
+    Ok(weights)
 }
 
 /// What a module must fulfil beyond being well formed so that the engine can execute it.

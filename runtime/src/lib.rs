@@ -23,7 +23,7 @@ pub mod device;
 pub mod store;
 
 pub use artifact::{Artifact, FileMark, Meta, SelfTest};
-pub use engine::Engine;
+pub use engine::{Engine, checked};
 pub use error::{Error, Result};
 pub use identity::{mark, sample_all};
 pub use probe::probe;

@@ -1,0 +1,81 @@
+//! The text of a launch: the only contact with cubecl's compilers.
+//!
+//! Equal launches give equal bytes in every process and build: what cubecl numbers by chance is
+//! renamed, and the entry point has a name of our own. Nothing here needs a device or a library.
+mod canonical;
+mod device;
+
+pub use device::{Build, buffers};
+
+use crate::{Api, Launch, Target};
+use cubecl::Compiler;
+use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
+use cubecl_cpp::{ComputeKernel, target};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The text of a kernel and what a launcher must know of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KernelText {
+    /// The whole translation unit.
+    pub source: String,
+    /// Name of the entry point.
+    pub entry: String,
+    /// Shared memory to ask for at launch, in bytes; 0 where the text declares its own.
+    pub shared_bytes: u32,
+}
+
+/// Why there is no text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EmitError {
+    /// Key of the launch.
+    pub key: String,
+    /// What the compiler said.
+    pub why: String,
+}
+
+impl fmt::Display for EmitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.why)
+    }
+}
+impl std::error::Error for EmitError {}
+
+/// The text of a launch on a target.
+///
+/// # Errors
+/// What the text needs and the target has not; a panic of the compiler is one of these.
+pub fn emit(launch: &Launch, target: &Target) -> Result<KernelText, EmitError> {
+    let error = |why: String| EmitError { key: format!("{} on {target}", launch.key()), why };
+    let compiled = catch_unwind(AssertUnwindSafe(|| compile(launch, target)));
+    let kernel = compiled.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_string()));
+        Err(format!("the compiler panicked: {}", text.unwrap_or_default()))
+    });
+    let kernel = kernel.map_err(error)?;
+    let shared = u32::try_from(kernel.shared_memory_size).expect("shared memory fits 32 bits");
+    if shared > target.shared_bytes_max {
+        let max = target.shared_bytes_max;
+        return Err(error(format!("shared memory: expected at most {max} bytes, got {shared}")));
+    }
+    let entry = launch.text.name().to_string();
+    let source = canonical::canonical(&kernel.source, &entry).map_err(error)?;
+    let shared_bytes = if target.api == Api::Metal { 0 } else { shared };
+    Ok(KernelText { source, entry, shared_bytes })
+}
+
+fn compile(launch: &Launch, at: &Target) -> Result<ComputeKernel, String> {
+    let definition = launch.text.define(&Build::new(launch, at));
+    let options = CompilationOptions {
+        warp_size: at.subgroup as usize,
+        supports_features: CppSupportedFeatures { dp4a: at.dot_i8, ..Default::default() },
+        amd_wmma: None,
+    };
+    let compiled = match at.api {
+        Api::Cuda => CppCompiler::<target::Cuda>::default().compile(definition, &options),
+        Api::Hip => CppCompiler::<target::Hip>::default().compile(definition, &options),
+        Api::Metal => CppCompiler::<target::Metal>::default().compile(definition, &options),
+    };
+    compiled.map_err(|e| e.to_string())
+}

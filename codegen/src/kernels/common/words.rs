@@ -1,0 +1,57 @@
+//! A buffer seen as words of another width.
+use cubecl::frontend::slice::{SliceExpand, from_raw_parts};
+use cubecl::ir::dialect::general::ReinterpretCastOp;
+use cubecl::ir::pliron::r#type::Typed;
+use cubecl::ir::types::{PointerType, RuntimeArrayType};
+use cubecl::prelude::*;
+
+/// The same memory as elements of another type, from the first byte on.
+///
+/// The slice must be a whole buffer.
+pub(crate) fn view<T: CubePrimitive, U: CubePrimitive>(_: &[T]) -> &[U] {
+    cubecl::unexpanded!()
+}
+
+/// What the macro calls in place of [`view`].
+pub(crate) mod view {
+    use super::*;
+
+    pub(crate) fn expand<'a, T: CubePrimitive, U: CubePrimitive>(
+        scope: &Scope,
+        slice: &'a SliceExpand<T>,
+    ) -> &'a SliceExpand<U> {
+        let list = slice.__extract_list(scope);
+        let PointerType { address_space, .. } =
+            *list.get_type(scope.ctx()).deref(scope.ctx()).downcast_ref().expect("a buffer");
+        let array = RuntimeArrayType::get(scope.ctx(), U::__expand_as_type(scope)).into();
+        let pointer = PointerType::get(scope.ctx(), array, address_space).into();
+        let cast = ReinterpretCastOp::new(scope.ctx_mut(), pointer, list);
+        let list = scope.register_with_result(&cast);
+        let (from, to) = (0usize.into_expand(scope), usize::MAX.into_expand(scope));
+        scope.create_kernel_ref(from_raw_parts(scope, list, from, to))
+    }
+}
+
+/// As 16-bit words.
+#[cube]
+pub(crate) fn halves(words: &[u32]) -> &[u16] {
+    view::<u32, u16>(words)
+}
+
+/// As bytes.
+#[cube]
+pub(crate) fn bytes(words: &[u32]) -> &[u8] {
+    view::<u32, u8>(words)
+}
+
+/// As pairs of words.
+#[cube]
+pub(crate) fn pairs(words: &[u32]) -> &[Vector<u32, Const<2>>] {
+    view::<u32, Vector<u32, Const<2>>>(words)
+}
+
+/// As groups of four words.
+#[cube]
+pub(crate) fn quads(words: &[u32]) -> &[Vector<u32, Const<4>>] {
+    view::<u32, Vector<u32, Const<4>>>(words)
+}

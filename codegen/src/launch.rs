@@ -1,0 +1,184 @@
+//! What a launch is: a text, its geometry, and the buffers it is given.
+use crate::Target;
+use ds4_ir::Role;
+use ds4_ir::cost::Site;
+use ds4_ir::ops::SigArg;
+use ds4_ir::plan::Maxima;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// One buffer of a launch. A kernel's arguments are its bindings in order and nothing else.
+///
+/// Every address is a multiple of 16 bytes, that of a base buffer plus each of its table's offsets
+/// included.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Binding {
+    /// The [step buffer](crate::step).
+    Step,
+    /// Operand of that index: a value, a parameter or a state.
+    Value(usize),
+    /// Operand of that index, a plain weight: its codes or its scales.
+    Weight(usize, Role),
+    /// Operand of that index, a weight of rank 3: one `u64` per expert, the offset in bytes of its
+    /// codes or scales from the [base](Binding::Base).
+    Table(usize, Role),
+    /// The buffer that the table's offsets count from.
+    Base(usize, Role),
+    /// Bytes that are the same in every model.
+    Constant(&'static Constant),
+    /// The result; of an op that writes a state, the state.
+    Out,
+    /// A part of the scratch memory that the plan gives the node.
+    Scratch {
+        /// First byte.
+        offset: u64,
+        /// Length in bytes.
+        bytes: u64,
+    },
+}
+
+/// Bytes that kernels read and no model holds.
+pub struct Constant {
+    /// Unique among constants.
+    pub name: &'static str,
+    /// Makes the bytes, little endian.
+    pub bytes: fn() -> Vec<u8>,
+}
+
+impl PartialEq for Constant {
+    fn eq(&self, other: &Constant) -> bool {
+        self.name == other.name
+    }
+}
+impl Eq for Constant {}
+impl fmt::Debug for Constant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Everything a kernel's text is specialised on, beside block and target.
+///
+/// `Debug` names every field that the text depends on: it is the key by which equal texts are found.
+pub trait Text: fmt::Debug + Send + Sync {
+    /// The kernel's name: the op, or the op and the part of it, in snake case.
+    fn name(&self) -> &'static str;
+
+    /// The kernel as cubecl sees it.
+    #[cfg(feature = "gpu")]
+    fn define(&self, at: &crate::emit::Build) -> cubecl::prelude::KernelDefinition;
+}
+
+/// One run of a kernel.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// What runs.
+    pub text: Arc<dyn Text>,
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Blocks; a constant of node and bucket.
+    pub grid: [u32; 3],
+    /// The kernel's arguments.
+    pub bindings: Vec<Binding>,
+}
+
+impl Launch {
+    /// Everything that the text depends on but the target: launches of one target with equal keys
+    /// have equal texts.
+    pub fn key(&self) -> String {
+        format!("{} {:?} block {:?}", self.text.name(), self.text, self.block)
+    }
+}
+
+/// The kernels of one op.
+pub struct Kernel {
+    /// The op.
+    pub op: &'static str,
+    /// The launches of a node in order, `None` if there is no kernel for these types or literals on
+    /// the target.
+    pub launches: fn(&Site<'_>, &Maxima, &Target) -> Option<Vec<Launch>>,
+    /// Nodes to test it on.
+    pub cases: &'static [Case],
+    /// How far a real result may be from the meaning in double precision, as a share of the largest
+    /// magnitude of its row. Codes and integers are compared after decoding.
+    pub tolerance: f64,
+}
+
+/// A node that a kernel is tested on, and the steps that are run one after the other.
+pub struct Case {
+    /// The header of a function.
+    pub header: &'static str,
+    /// Its only line: op, operands and result type.
+    pub node: &'static str,
+    /// The positions of each step's tokens.
+    pub steps: &'static [Range<u32>],
+}
+
+impl Case {
+    /// The function's text; it returns what the node defines.
+    pub fn func(&self) -> String {
+        format!("func @case({}) {{\n  %out = {}\n  return %out\n}}\n", self.header, self.node)
+    }
+}
+
+/// Operand types by what they are, for the functions that choose launches.
+pub(crate) trait Operands {
+    /// Operand `i`, a literal number.
+    fn real(&self, i: usize) -> f32;
+    /// Operand `i`, a whole literal.
+    fn int(&self, i: usize) -> u32;
+    /// Operand `i`, a literal that names an element type.
+    fn format(&self, i: usize) -> ds4_ir::Scalar;
+    /// Operand `i`, a value or a parameter, or a weight.
+    fn tensor(&self, i: usize) -> &ds4_ir::TensorType;
+    /// Operand `i`, a state.
+    #[expect(dead_code, reason = "kernels of states are to come")]
+    fn state(&self, i: usize) -> &ds4_ir::StateType;
+    /// The result if it is no state.
+    #[expect(dead_code, reason = "kernels of states are to come")]
+    fn out(&self) -> &ds4_ir::TensorType;
+}
+
+impl Operands for Site<'_> {
+    fn real(&self, i: usize) -> f32 {
+        match self.args[i] {
+            SigArg::Lit(ds4_ir::Lit::Real(x)) => *x as f32,
+            SigArg::Lit(ds4_ir::Lit::Int(n)) => *n as f32,
+            ref other => panic!("{}: operand {i} is no number: {other:?}", self.op.name),
+        }
+    }
+
+    fn int(&self, i: usize) -> u32 {
+        match self.args[i] {
+            SigArg::Lit(ds4_ir::Lit::Int(n)) => u32::try_from(*n).expect("counts fit 32 bits"),
+            ref other => panic!("{}: operand {i} is no whole number: {other:?}", self.op.name),
+        }
+    }
+
+    fn format(&self, i: usize) -> ds4_ir::Scalar {
+        let SigArg::Lit(ds4_ir::Lit::Word(word)) = self.args[i] else {
+            panic!("{}: operand {i} is no word: {:?}", self.op.name, self.args[i]);
+        };
+        ds4_ir::Scalar::parse(word).expect("inferred")
+    }
+
+    fn tensor(&self, i: usize) -> &ds4_ir::TensorType {
+        match self.args[i] {
+            SigArg::Value(ty) => ty.tensor().expect("inferred"),
+            SigArg::Weight(ty) => ty,
+            ref other => panic!("{}: operand {i} is no tensor: {other:?}", self.op.name),
+        }
+    }
+
+    fn state(&self, i: usize) -> &ds4_ir::StateType {
+        match self.args[i] {
+            SigArg::Value(ty) => ty.state().expect("inferred"),
+            ref other => panic!("{}: operand {i} is no state: {other:?}", self.op.name),
+        }
+    }
+
+    fn out(&self) -> &ds4_ir::TensorType {
+        self.ty.tensor().expect("the op gives a tensor")
+    }
+}

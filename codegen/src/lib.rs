@@ -1,0 +1,18 @@
+//! GPU kernels: what each target can launch, and the text of every launch.
+//!
+//! [`launches`] answers for one node of a planned function which kernels run it, on what grid, with
+//! which buffers; it is always compiled and needs no device and no library. [`emit`](emit::emit),
+//! behind the feature `gpu`, gives the text of a launch in CUDA C++, HIP C++ or Metal. A kernel is
+//! one file in `kernels/` and one line in [`KERNELS`].
+#![cfg_attr(not(feature = "gpu"), allow(dead_code, reason = "much is read by texts alone"))]
+#[cfg(feature = "gpu")]
+pub mod emit;
+mod kernels;
+mod launch;
+mod registry;
+pub mod step;
+mod target;
+
+pub use launch::{Binding, Case, Constant, Kernel, Launch, Text};
+pub use registry::{KERNELS, kernel, launches, scratch_bytes};
+pub use target::{Api, Target};

@@ -1,0 +1,57 @@
+//! All kernels, and the questions that are asked of them.
+use crate::kernels;
+use crate::{Binding, Kernel, Launch, Target};
+use ds4_ir::cost::Site;
+use ds4_ir::plan::Maxima;
+
+/// Every op that has a kernel, by name.
+pub const KERNELS: &[&Kernel] = &[
+    &kernels::matmul::LINEAR,
+    &kernels::matmul::MATMUL,
+    &kernels::matmul::NORM_LINEAR,
+    &kernels::rms_norm::KERNEL,
+    &kernels::streams::KERNEL,
+];
+
+/// The kernels of an op.
+pub fn kernel(op: &str) -> Option<&'static Kernel> {
+    KERNELS.iter().find(|k| k.op == op).copied()
+}
+
+/// What runs a node in a bucket, in order. Views launch nothing; `None`: the target cannot do it.
+pub fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target) -> Option<Vec<Launch>> {
+    if site.is_view() {
+        return Some(Vec::new());
+    }
+    (kernel(site.op.name)?.launches)(site, maxima, target)
+}
+
+/// Bytes that a node's launches need beside operands and result.
+pub fn scratch_bytes(launches: &[Launch]) -> u64 {
+    let end = |binding: &Binding| match binding {
+        Binding::Scratch { offset, bytes } => offset + bytes,
+        _ => 0,
+    };
+    launches.iter().flat_map(|l| &l.bindings).map(end).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_sorted_and_are_ops() {
+        let names: Vec<&str> = KERNELS.iter().map(|k| k.op).collect();
+        assert!(names.is_sorted(), "{names:?}");
+        for kernel in KERNELS {
+            assert!(ds4_ir::op(kernel.op).is_some(), "`{}` is no op", kernel.op);
+            assert!(!kernel.cases.is_empty(), "`{}` has no cases", kernel.op);
+            for case in kernel.cases {
+                let func = ds4_ir::parse_funcs(&case.func());
+                let func = &func.unwrap_or_else(|e| panic!("{}: {e}", case.node))[0];
+                let node = func.nodes().next().expect("a node").1;
+                assert_eq!(node.op.name, kernel.op);
+            }
+        }
+    }
+}
