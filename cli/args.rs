@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use ds4_ir::Class;
 use ds4_models::chat::{Effort, Mode};
-use ds4_runtime::Sampling;
+use ds4_runtime::{Sampling, layout};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -26,6 +26,30 @@ impl From<Numerics> for Class {
             Numerics::Exact => Class::Exact,
             Numerics::Official => Class::Official,
             Numerics::Fast => Class::Fast,
+        }
+    }
+}
+
+/// Layouts of weights as a flag spells them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LayoutFlag {
+    /// As published: no second copy on disk
+    Stored,
+    /// Packed for this machine's kernels, none more than 7 % larger than published
+    Packed,
+    /// Packed for speed, whatever size it takes
+    Expanded,
+    /// The fastest that fits memory and disk
+    Auto,
+}
+
+impl From<LayoutFlag> for layout::Choice {
+    fn from(flag: LayoutFlag) -> layout::Choice {
+        match flag {
+            LayoutFlag::Stored => layout::Choice::Stored,
+            LayoutFlag::Packed => layout::Choice::Packed,
+            LayoutFlag::Expanded => layout::Choice::Expanded,
+            LayoutFlag::Auto => layout::Choice::Auto,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `ds4`: runs compiled models, and compiles on demand.
 use clap::{Parser, Subcommand};
-use ds4::commands::{chat, exit, kv, logits, run, tokens};
+use ds4::commands::{bench, chat, exit, kv, logits, run, tokens};
 use std::process::ExitCode;
 
 /// Run DeepSeek V4 models.
@@ -17,6 +17,7 @@ enum Command {
     Chat(chat::ChatArgs),
     Tokens(tokens::TokensArgs),
     Logits(logits::LogitsArgs),
+    Bench(bench::BenchArgs),
     Kv(kv::KvCommand),
 }
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::chat(&args),
         Command::Tokens(args) => tokens::tokens(&args),
         Command::Logits(args) => logits::logits(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Kv(args) => kv::kv(&args),
     })
 }

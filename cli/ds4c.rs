@@ -1,6 +1,6 @@
 //! `ds4c`: compiles models and looks into what it made.
 use clap::{Parser, Subcommand};
-use ds4::commands::{compile, diff, exit, inspect, probe, synth, verify};
+use ds4::commands::{compile, diff, exit, inspect, layout, probe, synth, verify};
 use std::process::ExitCode;
 
 /// Compile DeepSeek V4 models for one machine.
@@ -15,6 +15,7 @@ struct Cli {
 enum Command {
     Compile(compile::CompileCommand),
     Inspect(inspect::InspectArgs),
+    Layout(layout::LayoutArgs),
     Verify(verify::VerifyArgs),
     Diff(diff::DiffArgs),
     Synth(synth::SynthArgs),
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     exit(match Cli::parse().command {
         Command::Compile(args) => compile::compile(&args),
         Command::Inspect(args) => inspect::inspect(&args),
+        Command::Layout(args) => layout::layout(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Diff(args) => diff::diff(&args),
         Command::Synth(args) => synth::synth(&args),

@@ -1,5 +1,6 @@
 //! The composition root: what `ds4c` and `ds4` do, made of the crates that know how.
 pub mod args;
+pub mod bench;
 pub mod commands;
 pub mod compile;
 pub mod demo;
@@ -9,6 +10,7 @@ pub mod interrupt;
 pub mod keep;
 #[cfg(feature = "gpu")]
 pub mod kernels;
+pub mod layouts;
 pub mod open;
 pub mod output;
 pub mod progress;

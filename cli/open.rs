@@ -4,6 +4,7 @@ use crate::target::DeviceArgs;
 use crate::{demo, progress};
 use anyhow::{Context, Result, bail};
 use ds4_ir::Class;
+use ds4_models::Checkpoint;
 use ds4_models::tokenizer::Tokenizer;
 use ds4_runtime::{Artifact, Engine, artifact, mark};
 use std::path::{Path, PathBuf};
@@ -91,16 +92,44 @@ pub fn cache() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Where `ds4c probe --save` keeps the profile of this machine.
+///
+/// # Errors
+/// See [`cache`].
+pub fn machine_file() -> Result<PathBuf> {
+    Ok(cache()?.join("machine.json"))
+}
+
+/// Longest context that a model may be asked for: an artifact's own, or what the configuration says.
+///
+/// # Errors
+/// A model that cannot be read.
+pub fn context_max(model: Option<&Path>) -> Result<u32> {
+    let path = path_of(model)?;
+    if Artifact::is_artifact(&path) {
+        return Ok(Artifact::read(&path)?.module.ctx);
+    }
+    Ok(Checkpoint::open(&path)?.config().max_position_embeddings)
+}
+
+fn is_demo(model: Option<&Path>) -> bool {
+    model.is_none_or(|m| m == Path::new(demo::NAME) && !m.exists())
+}
+
+/// Where the model lies; the demo is unpacked.
+fn path_of(model: Option<&Path>) -> Result<PathBuf> {
+    match model {
+        Some(path) if !is_demo(model) => Ok(path.to_path_buf()),
+        _ => demo::unpack(&cache()?),
+    }
+}
+
 /// Opens `model`: an artifact, a checkpoint, `demo`, or `None` for the demo too.
 ///
 /// # Errors
 /// A model that cannot be read or compiled, or an artifact that is not what was wished for.
 pub fn open(model: Option<&Path>, wish: &Wish) -> Result<Opened> {
-    let is_demo = model.is_none_or(|m| m == Path::new(demo::NAME) && !m.exists());
-    let path = match model {
-        Some(path) if !is_demo => path.to_path_buf(),
-        _ => demo::unpack(&cache()?)?,
-    };
+    let (is_demo, path) = (is_demo(model), path_of(model)?);
     if Artifact::is_artifact(&path) {
         return given(&path, wish);
     }

@@ -62,7 +62,7 @@ fn every_kernel_of_the_cpu_is_executed() {
 
 #[test]
 fn a_probed_machine_is_one_to_plan_for() {
-    let profile = ds4_runtime::probe(&std::env::temp_dir(), 64 << 20).unwrap();
+    let profile = ds4_runtime::probe(&std::env::temp_dir(), 64 << 20, 0).unwrap();
     let machine = ds4_passes::Machine::from_json(&profile.to_string()).unwrap();
     assert!(machine.devices["cpu"].read_gb_s > 0.0);
     let again = ds4_passes::Machine::from_json(&machine.to_json()).unwrap();

@@ -1,12 +1,13 @@
 //! `ds4c compile`: a model to an artifact.
 use super::emit::EmitArgs;
-use crate::args::CompileArgs;
+use crate::args::{CompileArgs, LayoutFlag};
 use crate::compile::{self, Request};
 use crate::open::{CLASS_DEFAULT, cache};
-use crate::{demo, progress, selftest};
+use crate::{demo, layouts, progress, selftest};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ds4_models::{Config, Mix};
+use ds4_runtime::{Artifact, layout};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,9 @@ pub struct CompileCommand {
     /// Types of the weights of `flash` and `pro`: official, official-like, ds4-q2, ds4-q4, ds4-q2q4
     #[arg(long, value_name = "MIX", value_parser = mix, requires = "emit")]
     weights: Option<Mix>,
+    /// Layouts of the weights; others than `stored` are packed into a file beside the artifact
+    #[arg(long, value_enum, default_value_t = LayoutFlag::Stored, conflicts_with = "emit")]
+    layout: LayoutFlag,
     /// Hash every byte of the weights for `verify --full`; done anyhow for up to 1 GB
     #[arg(long)]
     hash: bool,
@@ -78,11 +82,25 @@ pub fn compile(args: &CompileCommand) -> Result<()> {
     let spinner = progress::spinner(&format!("compiling {}", model.display()));
     let mut artifact = compile::compile(&model, &folder, request)?;
     artifact.selftest = Some(selftest::make(&artifact, &model, &folder, args.hash)?);
-    artifact.write(&output)?;
     spinner.finish_and_clear();
+    lay_out(&mut artifact, args.layout, &output, &folder)?;
+    artifact.write(&output)?;
     let (module, size) = (&artifact.module, std::fs::metadata(&output).map_or(0, |m| m.len()));
     let (path, class, ctx) = (output.display(), module.class, module.ctx);
     eprintln!("{path}: target {target}, class {class}, context {ctx}, {size} bytes");
+    Ok(())
+}
+
+/// Packs the weights of an artifact that will be `output` as the flag says.
+fn lay_out(artifact: &mut Artifact, flag: LayoutFlag, output: &Path, folder: &Path) -> Result<()> {
+    let name = output.file_name().and_then(|n| n.to_str()).context("expected a name in UTF-8")?;
+    artifact.layouts = layout::choose(artifact, flag.into(), folder, &format!("{name}.layout"));
+    if artifact.layouts.is_some() {
+        return layouts::build(artifact, folder, 0);
+    }
+    if matches!(flag, LayoutFlag::Packed | LayoutFlag::Expanded) {
+        eprintln!("note: no kernel of this machine packs a weight of this model: all are read as stored");
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! `ds4c diff`: what differs between two artifacts.
 use anyhow::Result;
 use clap::Args;
-use ds4_runtime::Artifact;
+use ds4_runtime::{Artifact, layout};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{Write, stdout};
@@ -49,6 +49,7 @@ pub fn differences(a: &Artifact, b: &Artifact) -> Vec<String> {
     };
     one(&mut lines, "tokenizer", words(a), words(b));
     both(&mut lines, "weight", &weights(a), &weights(b));
+    one(&mut lines, "layouts", packings(a), packings(b));
     let states = |x: &Artifact| x.module.states.iter().map(|s| (s.name.clone(), s.ty.to_string())).collect();
     both(&mut lines, "state", &states(a), &states(b));
     let launches = |x: &Artifact| {
@@ -64,6 +65,14 @@ pub fn differences(a: &Artifact, b: &Artifact) -> Vec<String> {
     };
     both(&mut lines, "arena for", &arenas(a), &arenas(b));
     lines
+}
+
+/// Which element types are packed, and how.
+fn packings(x: &Artifact) -> String {
+    let summary = x.layouts.as_ref().map(layout::summary).unwrap_or_default();
+    let one = |((packing, scalar), _): (&(String, String), _)| format!("{scalar} as {packing}");
+    let all: Vec<String> = summary.packings.iter().map(one).collect();
+    if all.is_empty() { "stored".to_string() } else { all.join(", ") }
 }
 
 /// Type and content sample of each weight.

@@ -1,4 +1,5 @@
 //! `ds4c inspect`: what an artifact holds.
+use crate::layouts;
 use anyhow::Result;
 use clap::Args;
 use ds4_ir::Module;
@@ -33,7 +34,7 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
 
 /// The artifact in some thirty lines.
 fn describe(artifact: &Artifact) -> String {
-    let Artifact { meta, module, plan, table, tokenizer, kernels, selftest } = artifact;
+    let Artifact { meta, module, plan, table, tokenizer, kernels, selftest, .. } = artifact;
     let mut text = format!("model     {} ({})\n", meta.model, meta.compiler);
     text += &format!("identity  {}\n", meta.identity);
     text += &format!("class     {}\ncontext   {}\nvocab     {}\n", module.class, module.ctx, module.vocab);
@@ -55,6 +56,7 @@ fn describe(artifact: &Artifact) -> String {
     for (scalar, (count, bytes)) in by_type {
         text += &format!("  {scalar:<9} {count:>5} weights {bytes:>15} bytes\n");
     }
+    text += &format!("\n{}", layouts::describe(artifact));
     let states: u64 = module.states.iter().map(|s| state_bytes(&s.ty, module.ctx)).sum();
     text += &format!("\nstates    {} of {states} bytes at the full context\n", module.states.len());
     for graph in &module.graphs {

@@ -1,10 +1,12 @@
 //! One file per command.
+pub mod bench;
 pub mod chat;
 pub mod compile;
 pub mod diff;
 pub mod emit;
 pub mod inspect;
 pub mod kv;
+pub mod layout;
 pub mod logits;
 pub mod probe;
 pub mod run;

@@ -1,9 +1,9 @@
 //! `ds4c verify`: does this artifact answer here what it answered to its compiler?
-use crate::selftest;
 use crate::target::DeviceArgs;
+use crate::{interrupt, progress, selftest};
 use anyhow::{Result, bail};
 use clap::Args;
-use ds4_runtime::Artifact;
+use ds4_runtime::{Artifact, layout};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,15 @@ pub fn verify(args: &VerifyArgs) -> Result<()> {
     if args.full {
         selftest::verify_bytes(&artifact, folder)?;
         writeln!(stdout(), "weights   every byte as compiled")?;
+        if artifact.layouts.is_some() {
+            let bar = progress::bytes("reading the layout file");
+            layout::verify(&artifact, folder, interrupt::flag(), &mut |done, total| {
+                bar.set_length(total);
+                bar.set_position(done);
+            })?;
+            bar.finish_and_clear();
+            writeln!(stdout(), "layouts   every byte as packed")?;
+        }
     }
     let made_by = artifact.selftest.as_ref().map_or(String::new(), |t| t.made_by.clone());
     let verdict = selftest::verify(artifact, folder, args.threads, &args.device)?;

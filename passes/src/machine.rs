@@ -54,6 +54,9 @@ pub struct Disk {
 /// Rates of what computes.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Device {
+    /// Threads that the rates were measured with; absent where a device has none to choose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<u32>,
     /// Memory in bytes that weights, states and the arena may take.
     pub memory_bytes: u64,
     /// Reads of anonymous memory, or of the device's own, GB/s.

@@ -47,6 +47,20 @@ pub struct Artifact {
     pub kernels: Option<Kernels>,
     /// What a run must give, absent where compiling was to be quick.
     pub selftest: Option<SelfTest>,
+    /// Weights that are read repacked, absent where all are read as stored.
+    pub layouts: Option<Layouts>,
+}
+
+/// Weights that are read from a layout file instead of the published one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Layouts {
+    /// Hex of the blake3 of the layout file's header; empty until the file is built.
+    pub header: String,
+    /// The layout file as it was built; `None` until then.
+    pub mark: Option<FileMark>,
+    /// One file, the layout file, and an entry per repacked weight: its packing, and where in the file
+    /// its matrices lie.
+    pub table: WeightTable,
 }
 
 /// What the model answers to a few tokens, so that an artifact can be verified where it runs.
@@ -126,6 +140,8 @@ impl Artifact {
             sections.push((*b"kernels ", json(serde_json::to_vec(kernels))));
             sections.push((*b"binaries", kernels.binaries()));
         }
+        let layouts = self.layouts.as_ref().map(dto::Layouts::from);
+        sections.extend(layouts.map(|l| (*b"layouts ", json(serde_json::to_vec(&l)))));
         let mut header = Vec::from(MAGIC);
         header.extend(VERSION.to_le_bytes());
         header.extend(u32::try_from(sections.len()).expect("few sections").to_le_bytes());
@@ -190,7 +206,9 @@ impl Artifact {
         });
         let kernels = kernels.transpose()?;
         let selftest = sections.get("selftest").ok().map(|b| dto::from_json("selftest", b)).transpose()?;
-        Ok(Artifact { meta, module, plan, table, tokenizer, kernels, selftest })
+        let layouts = sections.get("layouts").ok().map(|b| dto::from_json::<dto::Layouts>("layouts", b));
+        let layouts = layouts.transpose()?.map(dto::Layouts::into_layouts).transpose()?;
+        Ok(Artifact { meta, module, plan, table, tokenizer, kernels, selftest, layouts })
     }
 }
 

@@ -3,7 +3,7 @@ use crate::artifact::{Artifact, Kernels};
 use crate::pool::Pool;
 use crate::program::Program;
 use crate::weights::Weights;
-use crate::{Error, Result, Session, identity};
+use crate::{Error, Result, Session, identity, layout};
 use ds4_ir::module::Graph;
 use ds4_ir::ops::{Sig, SigArg, Term};
 use ds4_ir::plan::{Bucket, Plan};
@@ -182,8 +182,12 @@ impl Engine {
 /// Weights that are missing or changed, a module that cannot be executed.
 pub fn checked(artifact: &Artifact, base: &Path) -> Result<Weights> {
     let Artifact { meta, module, plan, table, .. } = artifact;
-    let weights = Weights::open(module, table, base)?;
+    let mut weights = Weights::open(module, table, base)?;
     identity::check(meta, module, table, &weights)?;
+    // Repacked weights are for the processor's kernels.
+    if artifact.kernels.is_none() {
+        layout::open(artifact, &mut weights, base)?;
+    }
     check(module, plan, &weights).map_err(Error::Invalid)?;
     Ok(weights)
 }
@@ -279,7 +283,7 @@ fn check_tables(
 
 /// Weights that `node`, or a part of its definition, indexes by token id; with the number of experts
 /// for those that name experts.
-fn tables(func: &Func, node: &Node) -> std::result::Result<Vec<(Weight, Option<u32>)>, String> {
+pub(crate) fn tables(func: &Func, node: &Node) -> std::result::Result<Vec<(Weight, Option<u32>)>, String> {
     let weight = |arg: &Arg| if let Arg::Weight(w) = arg { Some(*w) } else { None };
     let columns = |ty: &Type| ty.tensor().and_then(|t| t.dims.last()?.constant());
     // An op, its table, and the type of its first operand.

@@ -29,6 +29,14 @@ pub enum Error {
         /// The tensor or property, expected and got.
         message: String,
     },
+    /// The layout file of an artifact is not the one that was built for it.
+    #[error("{}: {message}; `ds4c layout` on the artifact builds the file", path.display())]
+    Layout {
+        /// The layout file.
+        path: PathBuf,
+        /// Expected and got.
+        message: String,
+    },
     /// A token id is no token of the model.
     #[error("token id {id}: expected less than {vocab}")]
     Token {

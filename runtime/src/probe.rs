@@ -1,7 +1,9 @@
 //! Measures the machine it runs on: what `ds4c probe` writes down as a machine profile.
 //!
-//! Everything is measured with all cores and the best of a few runs counts, because other work on
+//! Everything is measured with all the threads asked for and the best of a few runs counts, because other work on
 //! the machine can only slow a run down.
+use crate::process;
+use crate::raw::sum;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
@@ -19,12 +21,18 @@ const PIECE: usize = 1 << 20;
 /// Alignment of direct reads.
 const PAGE: usize = 4096;
 
-/// Measures this machine with buffers of `bytes` bytes and a file of that size in `folder`, which is
-/// removed again. Buffers should be several times as large as the last cache; 1 GiB is.
+/// Measures this machine on `threads` threads, 0 for all, with buffers of `bytes` bytes and a file of
+/// that size in `folder`, which is removed again. Buffers should be several times as large as the last
+/// cache; 1 GiB is.
 ///
 /// # Errors
-/// The file cannot be written or mapped.
-pub fn probe(folder: &Path, bytes: usize) -> io::Result<Value> {
+/// The file cannot be written or mapped, or there are no such threads.
+pub fn probe(folder: &Path, bytes: usize, threads: usize) -> io::Result<Value> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(io::Error::other)?;
+    pool.install(|| measure(folder, bytes))
+}
+
+fn measure(folder: &Path, bytes: usize) -> io::Result<Value> {
     let bytes = bytes.max(4 * CHUNK) / CHUNK * CHUNK;
     let path = folder.join(format!(".ds4-probe-{}", std::process::id()));
     let measured = write_file(&path, bytes).and_then(|()| {
@@ -42,6 +50,7 @@ pub fn probe(folder: &Path, bytes: usize) -> io::Result<Value> {
     host["disks"] = Value::from(disks);
     let memory = host["memory_bytes"].as_u64().unwrap_or(0);
     let device = json!({
+        "threads": rayon::current_num_threads(),
         "memory_bytes": memory,
         "read_gb_s": read_gb_s(&noise(bytes)),
         "mapped_gb_s": mapped,
@@ -71,7 +80,7 @@ fn host() -> Value {
         "cores": cores(&cpuinfo).unwrap_or(threads),
         "threads": threads,
         "cache_bytes": caches(),
-        "memory_bytes": memory_bytes(),
+        "memory_bytes": process::memory_bytes().unwrap_or(0),
         "huge_pages": huge,
         "gpus": gpus(),
     })
@@ -134,13 +143,6 @@ fn caches() -> Vec<u64> {
         .collect()
 }
 
-fn memory_bytes() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
-    let kib = line.and_then(|l| l.trim().strip_suffix(" kB")).and_then(|n| n.trim().parse::<u64>().ok());
-    kib.map_or(0, |kib| kib * 1024)
-}
-
 fn gpus() -> Vec<String> {
     let Ok(folders) = fs::read_dir("/proc/driver/nvidia/gpus") else { return Vec::new() };
     let mut names: Vec<String> = folders
@@ -166,21 +168,20 @@ fn rate(x: f64) -> f64 {
     ((x * 100.0).round() / 100.0).max(0.01)
 }
 
-fn noise(bytes: usize) -> Vec<u64> {
-    (0..bytes as u64 / 8).into_par_iter().map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect()
+fn noise(bytes: usize) -> Vec<u8> {
+    (0..bytes).into_par_iter().map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
 }
 
-fn read_gb_s(words: &[u64]) -> f64 {
-    let sum = |part: &[u64]| part.iter().fold(0u64, |all, x| all.wrapping_add(*x));
+fn read_gb_s(bytes: &[u8]) -> f64 {
     let seconds = best(|| {
-        black_box(words.par_chunks(1 << 17).map(sum).reduce(|| 0, u64::wrapping_add));
+        black_box(bytes.par_chunks(1 << 20).map(sum).reduce(|| 0, u64::wrapping_add));
     });
-    rate((words.len() * 8) as f64 / seconds / 1e9)
+    rate(bytes.len() as f64 / seconds / 1e9)
 }
 
 fn write_file(path: &Path, bytes: usize) -> io::Result<()> {
     let mut file = File::create(path)?;
-    let block: Vec<u8> = noise(CHUNK).iter().flat_map(|w| w.to_le_bytes()).collect();
+    let block = noise(CHUNK);
     for _ in 0..bytes / CHUNK {
         file.write_all(&block)?;
     }
@@ -191,10 +192,8 @@ fn mapped_gb_s(path: &Path) -> io::Result<f64> {
     let file = File::open(path)?;
     // SAFETY: the file is this program's own and nobody shortens it while it is mapped.
     let map = unsafe { memmap2::Mmap::map(&file)? };
-    // SAFETY: any bytes are words; `align_to` gives the aligned middle.
-    let (_, words, _) = unsafe { map.align_to::<u64>() };
     // The first run faults the pages in; the best one does not.
-    Ok(read_gb_s(words))
+    Ok(read_gb_s(&map))
 }
 
 /// Sequential and random reads past the page cache, GB/s; `None` where the system has no such reads.
@@ -316,12 +315,13 @@ mod tests {
     #[test]
     fn a_small_probe_measures_everything_and_leaves_nothing() {
         let folder = std::env::temp_dir();
-        let profile = probe(&folder, 64 << 20).unwrap();
+        let profile = probe(&folder, 64 << 20, 1).unwrap();
         let cpu = &profile["devices"]["cpu"];
         for rate in ["read_gb_s", "mapped_gb_s", "f32_gflop_s", "i8_gop_s", "launch_us"] {
             assert!(cpu[rate].as_f64().unwrap() > 0.0, "{rate}: {cpu}");
         }
         assert!(profile["host"]["threads"].as_u64().unwrap() >= 1);
+        assert_eq!(cpu["threads"].as_u64(), Some(1));
         let left = folder.join(format!(".ds4-probe-{}", std::process::id()));
         assert!(!left.exists());
     }

@@ -1,6 +1,8 @@
 //! The weights of a module, mapped from their files.
 //!
-//! Every range is proven to lie inside its file before anything reads it. Nothing is copied.
+//! Every range is proven to lie inside its file before anything reads it. Nothing is copied. A weight
+//! that has a packing is there twice, as published and packed; only what is read takes memory.
+use crate::cpu::product::Packing;
 use crate::{Error, Result};
 use ds4_ir::view::WeightView;
 use ds4_ir::{Layout, Module, Part, Role, Scalar, TensorType, WeightEntry, WeightSource, WeightTable};
@@ -19,17 +21,22 @@ struct Mapped {
 /// Codes and scales of one matrix as (file, start, end).
 type Range = (usize, usize, usize);
 
+/// Codes and scales of each matrix. The slices point into [`Weights::files`], which live as long.
+type Items = Vec<(&'static [u8], &'static [u8])>;
+
 struct Weight {
     scalar: Scalar,
     dims: Vec<usize>,
-    /// Codes and scales of each matrix. The slices point into `files`, which live as long.
-    items: Vec<(&'static [u8], &'static [u8])>,
+    items: Items,
+    /// The same matrices as kernels of a packing read them.
+    packed: Option<(Packing, Items)>,
 }
 
 /// All weights of a module, by index of [`Module::weights`].
 pub struct Weights {
     weights: Vec<Weight>,
     files: Vec<Mapped>,
+    layout_files: Vec<Mapped>,
 }
 
 impl Weights {
@@ -54,7 +61,41 @@ impl Weights {
             }
             weights.push(locate(entry, &files)?);
         }
-        Ok(Weights { weights, files })
+        Ok(Weights { weights, files, layout_files: Vec::new() })
+    }
+
+    /// Maps a layout file; the weights that `table` names have a packing from now on.
+    ///
+    /// # Errors
+    /// The file cannot be mapped, or an entry that is no weight, of another type, of a packing that
+    /// does not take it or whose bytes are not those of the packing.
+    pub(crate) fn add_packed(&mut self, module: &Module, table: &WeightTable, base: &Path) -> Result<()> {
+        let files = table.files.iter().map(|f| map(Path::new(f), base)).collect::<Result<Vec<_>>>()?;
+        for entry in &table.entries {
+            let wrong = |message: String| Error::Invalid(format!("layouts: {}: {message}", entry.name));
+            let at = module.weights.iter().position(|w| w.name == entry.name);
+            let at = at.ok_or_else(|| wrong("the module has no such weight".to_string()))?;
+            if entry.ty != module.weights[at].ty {
+                return Err(wrong(format!("expected {}, got {}", module.weights[at].ty, entry.ty)));
+            }
+            self.weights[at].packed = Some(locate_packed(entry, &files)?);
+        }
+        self.layout_files.extend(files);
+        Ok(())
+    }
+
+    /// How the bytes of [`Weights::packed`] lie.
+    #[allow(dead_code, reason = "kernels that read packed weights are being written")]
+    pub(crate) fn packing(&self, index: usize) -> Packing {
+        self.weights[index].packed.as_ref().map_or(Packing::Stored, |(packing, _)| *packing)
+    }
+
+    /// The weight as kernels of its packing read it: the codes of each matrix are the packed bytes,
+    /// scales included. As stored where it has no packing.
+    pub(crate) fn packed(&self, index: usize) -> WeightView<'_> {
+        let Weight { scalar, dims, items, packed } = &self.weights[index];
+        let items = packed.as_ref().map_or(items, |(_, items)| items);
+        WeightView { scalar: *scalar, dims, items }
     }
 
     /// The mapped files, in the table's order: path and bytes.
@@ -100,16 +141,44 @@ fn locate(entry: &WeightEntry, files: &[Mapped]) -> Result<Weight> {
     let (items, codes, scales) = sizes.ok_or_else(|| wrong(format!("{} has no size", entry.ty)))?;
     let code_ranges = ranges(entry, Role::Codes, items, codes, files)?;
     let scale_ranges = ranges(entry, Role::Scales, if scales == 0 { 0 } else { items }, scales, files)?;
-    let bytes = |r: &Range| -> &'static [u8] {
-        let slice = &files[r.0].map[r.1..r.2];
-        // SAFETY: the mapping behind the slice is owned by `Weights::files`, which is dropped after
-        // `Weights::weights` and never changed; moving a `Mmap` does not move its pages.
-        unsafe { std::slice::from_raw_parts(slice.as_ptr(), slice.len()) }
-    };
-    let scales_of = |i: usize| scale_ranges.get(i).map_or(&[][..], bytes);
-    let items = code_ranges.iter().enumerate().map(|(i, r)| (bytes(r), scales_of(i))).collect();
+    let scales_of = |i: usize| scale_ranges.get(i).map_or(&[][..], |r| bytes_of(r, files));
+    let items = code_ranges.iter().enumerate().map(|(i, r)| (bytes_of(r, files), scales_of(i))).collect();
     let dims = entry.ty.constants().expect("weights have constant extents");
-    Ok(Weight { scalar: entry.ty.scalar, dims: dims.iter().map(|d| *d as usize).collect(), items })
+    let dims = dims.iter().map(|d| *d as usize).collect();
+    Ok(Weight { scalar: entry.ty.scalar, dims, items, packed: None })
+}
+
+/// The packing of an entry and the bytes of its matrices.
+fn locate_packed(entry: &WeightEntry, files: &[Mapped]) -> Result<(Packing, Items)> {
+    let wrong = |message: String| Error::Invalid(format!("layouts: {}: {message}", entry.name));
+    let name = match &entry.layout {
+        Layout::Repacked(name) => name,
+        Layout::AsStored => return Err(wrong("expected a packing, got none".to_string())),
+    };
+    let packing = Packing::parse(name).ok_or_else(|| wrong(format!("{name}: no packing of this build")))?;
+    let (items, bytes) = packed_sizes(packing, &entry.ty)
+        .filter(|(items, _)| *items <= ITEMS_MAX)
+        .ok_or_else(|| wrong(format!("the packing {name} takes no {}", entry.ty)))?;
+    let codes = ranges(entry, Role::Codes, items, bytes, files)?;
+    ranges(entry, Role::Scales, 0, 0, files)?;
+    Ok((packing, codes.iter().map(|r| (bytes_of(r, files), &[][..])).collect()))
+}
+
+/// Number of matrices of a weight, and bytes of each in a packing, `None` where it takes no such.
+pub(crate) fn packed_sizes(packing: Packing, ty: &TensorType) -> Option<(u64, u64)> {
+    let (items, ..) = item_sizes(ty)?;
+    let dims = ty.constants()?;
+    let [.., rows, width] = dims[..] else { return None };
+    let bytes = packing.packed_bytes(ty.scalar, rows as usize, width as usize)?;
+    Some((items, bytes as u64))
+}
+
+/// The bytes of a range, for as long as the files stay mapped.
+fn bytes_of(range: &Range, files: &[Mapped]) -> &'static [u8] {
+    let slice = &files[range.0].map[range.1..range.2];
+    // SAFETY: the mapping behind the slice is owned by the `Weights` that the slice is put into, which
+    // drops its files after its weights and never changes them; moving a `Mmap` does not move its pages.
+    unsafe { std::slice::from_raw_parts(slice.as_ptr(), slice.len()) }
 }
 
 /// The `items` ranges of `role`, each of `bytes`.

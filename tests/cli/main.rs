@@ -1,5 +1,6 @@
 //! The two programs as a person meets them: real processes in a folder of their own.
 mod artifacts;
+mod bench;
 mod chat;
 #[path = "../common/mod.rs"]
 mod common;

@@ -65,6 +65,16 @@ pub(super) fn predict(
     })
 }
 
+/// Decoded tokens per second at a context of `ctx` tokens, by the same roofline as
+/// [`Report::prediction`](super::Report); `None` if the machine has no such device.
+///
+/// # Panics
+/// If the module has no graph `main`, or holds ops that the target has no kernel for.
+pub fn decode_tokens_s(module: &Module, target: Target, machine: &Machine, ctx: u32) -> Option<f64> {
+    let device = machine.devices.get(&target.to_string())?;
+    Some(round(1.0 / step(module, target, device, &Maxima { tokens: 1, wanted: 1, ctx }).total()))
+}
+
 /// Bytes of weights and states, without the arena, which is small beside them.
 fn needed(module: &Module) -> u64 {
     let weights: u64 = module.weights.iter().map(|w| crate::weight_bytes(&w.ty)).sum();

@@ -1,4 +1,5 @@
 //! Plan and weight table as they stand in the file: plain data with short names.
+use super::FileMark;
 use ds4_ir::plan::{self, Maxima};
 use ds4_ir::{Layout, Module, Role, parse_tensor_type};
 use serde::{Deserialize, Serialize};
@@ -112,6 +113,31 @@ impl Table {
     pub(super) fn into_table(self) -> Result<ds4_ir::WeightTable, String> {
         let entries = self.weights.into_iter().map(Entry::into_entry).collect::<Result<_, _>>()?;
         Ok(ds4_ir::WeightTable { files: self.files, entries })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Layouts {
+    header: String,
+    mark: Option<FileMark>,
+    table: Table,
+}
+
+impl From<&super::Layouts> for Layouts {
+    fn from(layouts: &super::Layouts) -> Layouts {
+        let super::Layouts { header, mark, table } = layouts;
+        Layouts { header: header.clone(), mark: mark.clone(), table: Table::from(table) }
+    }
+}
+
+impl Layouts {
+    pub(super) fn into_layouts(self) -> Result<super::Layouts, String> {
+        let Layouts { header, mark, table } = self;
+        let table = table.into_table().map_err(|e| e.replace("section weights", "section layouts"))?;
+        if table.files.len() != 1 {
+            return Err(format!("section layouts: expected one file, got {}", table.files.len()));
+        }
+        Ok(super::Layouts { header, mark, table })
     }
 }
 

@@ -1,23 +1,8 @@
 //! Bytes as numbers: prepared rows and scratch.
+use crate::memory::Plain;
 
 /// Alignment of prepared rows and of what [`carve`] takes.
 pub(super) const ALIGN: usize = 64;
-
-/// Types that any bytes are a value of.
-///
-/// # Safety
-/// No padding, no invalid bit patterns, an alignment of at most [`ALIGN`].
-pub(super) unsafe trait Plain: Copy {}
-// SAFETY: a number.
-unsafe impl Plain for u8 {}
-// SAFETY: a number.
-unsafe impl Plain for i8 {}
-// SAFETY: a number.
-unsafe impl Plain for i16 {}
-// SAFETY: a number.
-unsafe impl Plain for i32 {}
-// SAFETY: a number.
-unsafe impl Plain for f32 {}
 
 /// Aligned bytes as elements; a rest that is too short for one is left out.
 pub(super) fn view<T: Plain>(bytes: &[u8]) -> &[T] {

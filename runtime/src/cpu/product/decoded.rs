@@ -44,7 +44,12 @@ pub(super) const fn is_integer(weight: Scalar, input: Scalar) -> bool {
 const N: usize = WEIGHTS.len() * INPUTS.len() - 6;
 
 /// One kernel per pair.
-pub(super) const fn table(name: &'static str, isa: Isa, run: Run) -> [ProductKernel; N] {
+pub(super) const fn table(
+    name: &'static str,
+    isa: Isa,
+    scratch_bytes: fn(usize, usize) -> usize,
+    run: Run,
+) -> [ProductKernel; N] {
     let kernel = ProductKernel {
         name,
         weight: Scalar::F32,
@@ -71,7 +76,7 @@ pub(super) const fn table(name: &'static str, isa: Isa, run: Run) -> [ProductKer
     all
 }
 
-pub(super) static KERNELS: &[ProductKernel] = &table("decoded", Isa::Scalar, run);
+pub(super) static KERNELS: &[ProductKernel] = &table("decoded", Isa::Scalar, scratch_bytes, run);
 
 /// Elements of a prepared row: a multiple of 16, zeros behind the row.
 pub(super) const fn padded(width: usize) -> usize {

@@ -14,9 +14,12 @@
 //!
 //! Codes of `q8_0` and `q8_k` inputs lie in ±127, as [`ds4_ir::formats::encode_row`] makes them; weight
 //! codes are arbitrary bytes. A NaN equals any other.
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod bytes;
 mod decoded;
 mod packing;
+mod prepared;
 #[cfg(test)]
 mod tests;
 mod twin;
@@ -141,10 +144,14 @@ pub(crate) struct ProductKernel {
 /// Every kernel of this build, those of a better instruction set first and, within one, the default
 /// for its types first.
 pub(crate) fn kernels() -> impl Iterator<Item = &'static ProductKernel> {
-    TABLES.iter().copied().flatten()
+    TABLES.iter().copied().flatten().copied().flatten()
 }
 
-const TABLES: &[&[ProductKernel]] = &[twin::KERNELS, decoded::KERNELS];
+static TABLES: &[&[&[ProductKernel]]] = &[
+    #[cfg(target_arch = "x86_64")]
+    avx512::KERNELS,
+    &[twin::KERNELS, decoded::KERNELS],
+];
 
 /// The default kernel of this machine for types and packing, `None` where there is none.
 pub(crate) fn find(weight: Scalar, packing: Packing, input: Scalar) -> Option<&'static ProductKernel> {

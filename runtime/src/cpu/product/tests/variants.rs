@@ -1,12 +1,18 @@
 //! Every kernel that this machine runs against the scalar twin, bit for bit.
 use super::*;
 
-/// Widths that a kernel of the weight meets: whole blocks, odd numbers of them, short last ones.
-fn widths(input: Scalar) -> &'static [usize] {
-    match input {
-        Scalar::Q8K => &[256, 512, 768, 1280, 2048, 4096, 300],
-        Scalar::Q8_0 => &[32, 64, 96, 224, 256, 544, 1024, 2080, 40],
-        _ => &[8, 16, 24, 64, 136, 256, 520, 1032, 2056, 7, 13, 300],
+/// Widths that a kernel meets: whole blocks, odd numbers of them, short last ones.
+fn widths(k: &ProductKernel) -> &'static [usize] {
+    match (k.weight, k.input) {
+        (Scalar::Q4K | Scalar::Q2K | Scalar::Iq2Xxs, Scalar::Q8K) => &[256, 512, 768, 1280, 2048, 4096, 300],
+        (Scalar::Q8_0 | Scalar::Mxfp4 | Scalar::Fp4, Scalar::Q8_0) => {
+            &[32, 64, 96, 224, 256, 544, 1024, 2080, 40]
+        }
+        (Scalar::F32 | Scalar::F16 | Scalar::Bf16 | Scalar::Fp8, Scalar::F32) => {
+            &[8, 16, 24, 64, 136, 256, 520, 1032, 2056, 7, 13, 300]
+        }
+        // The products of decoded rows are those of f32.
+        _ => &[520, 13],
     }
 }
 
@@ -15,7 +21,7 @@ fn variants_equal_the_twin() {
     let mut noise = Noise(2);
     let mut compared = 0;
     for k in kernels().filter(|k| k.isa != Isa::Scalar && isas().contains(&k.isa)) {
-        for (i, width) in widths(k.input).iter().enumerate() {
+        for (i, width) in widths(k).iter().enumerate() {
             for (j, flavour) in cases::FLAVOURS.into_iter().enumerate() {
                 let rows = [37, 16, 1, 64][(i + j) % 4];
                 compared += usize::from(compare(k, rows, *width, flavour, &mut noise));

@@ -1,0 +1,141 @@
+//! What a bench found, for programs and for people.
+use serde_json::{Value, json};
+use std::fmt;
+
+/// Everything that one bench found.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Bench {
+    /// What was measured: model, class, threads.
+    pub title: String,
+    /// Threads of the engine and of the raw read.
+    pub threads: usize,
+    /// Rate of the raw read in GB/s, the faster of mapped files and huge pages.
+    pub read_gbs: f64,
+    /// Bytes of weights that a token reads, in the layouts of the artifact.
+    pub token_bytes: u64,
+    /// The same weights as they are published.
+    pub source_bytes: u64,
+    /// Largest memory of the engine, in bytes, before the raw read copied anything.
+    pub peak_bytes: u64,
+    /// Prompts.
+    pub prefill: Vec<Prefill>,
+    /// Context frontiers.
+    pub decode: Vec<Decode>,
+}
+
+/// Speed of prompts of one length.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Prefill {
+    /// Tokens of the prompt.
+    pub tokens: usize,
+    /// Tokens per second.
+    pub tok_s: f64,
+}
+
+/// Speed of decoding at one context.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Decode {
+    /// Tokens that the session holds before the first measured token.
+    pub ctx: u32,
+    /// Tokens per second, median of the pairs.
+    pub tok_s: f64,
+    /// Share of what the raw read allows, median of the pairs' ratios.
+    pub limit_share: f64,
+    /// What the plan predicts; `None` without a profile of this machine.
+    pub predicted_tok_s: Option<f64>,
+}
+
+impl Decode {
+    /// Tokens per second at which nothing but the published weights is read.
+    pub fn limit_tok_s(&self) -> f64 {
+        self.tok_s / self.limit_share
+    }
+}
+
+impl Bench {
+    /// The object that `--json` prints.
+    pub fn to_json(&self) -> Value {
+        let prefill = |p: &Prefill| json!({"tokens": p.tokens, "tok_s": digits(p.tok_s)});
+        let decode = |d: &Decode| {
+            json!({
+                "ctx": d.ctx,
+                "tok_s": digits(d.tok_s),
+                "limit_share": digits(d.limit_share),
+                "predicted_tok_s": d.predicted_tok_s,
+            })
+        };
+        json!({
+            "threads": self.threads,
+            "read_gbs": digits(self.read_gbs),
+            "peak_bytes": self.peak_bytes,
+            "prefill": self.prefill.iter().map(prefill).collect::<Vec<_>>(),
+            "decode": self.decode.iter().map(decode).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for Bench {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.title)?;
+        if !self.prefill.is_empty() {
+            writeln!(f, "\nprefill   tokens   tokens/s")?;
+        }
+        for p in &self.prefill {
+            writeln!(f, "{:>16} {:>10}", p.tokens, digits(p.tok_s))?;
+        }
+        if !self.decode.is_empty() {
+            let limit = self.read_gbs * 1e9 / self.source_bytes as f64;
+            let (gb, source) = (self.token_bytes as f64 / 1e9, self.source_bytes as f64 / 1e9);
+            writeln!(
+                f,
+                "\nraw read  {} GB/s of the {gb:.3} GB that a token reads here",
+                digits(self.read_gbs)
+            )?;
+            writeln!(f, "limit     {} tokens/s, for {source:.3} GB as published", digits(limit))?;
+            writeln!(f, "\ndecode   context   tokens/s   of the limit   predicted")?;
+        }
+        for d in &self.decode {
+            let predicted = d.predicted_tok_s.map_or("none".to_string(), |x| x.to_string());
+            let share = format!("{:.1} %", d.limit_share * 100.0);
+            writeln!(f, "{:>16} {:>10} {share:>14} {predicted:>11}", d.ctx, digits(d.tok_s))?;
+        }
+        writeln!(f, "\npeak memory {:.3} GB", self.peak_bytes as f64 / 1e9)
+    }
+}
+
+/// Four digits: more than a measurement is worth.
+pub(super) fn digits(x: f64) -> f64 {
+    if x == 0.0 || !x.is_finite() {
+        return x;
+    }
+    let scale = 10f64.powi(3 - x.abs().log10().floor() as i32);
+    (x * scale).round() / scale
+}
+
+/// The middle of some numbers, the mean of both middles of an even count.
+///
+/// # Panics
+/// If there are none.
+pub fn median(mut numbers: Vec<f64>) -> f64 {
+    assert!(!numbers.is_empty(), "the median of nothing");
+    numbers.sort_by(f64::total_cmp);
+    let half = numbers.len() / 2;
+    if numbers.len() % 2 == 1 { numbers[half] } else { (numbers[half - 1] + numbers[half]) / 2.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+
+    #[test]
+    fn numbers_keep_four_digits() {
+        assert_eq!(digits(0.123456), 0.1235);
+        assert_eq!(digits(123456.0), 123500.0);
+    }
+}

@@ -1,0 +1,106 @@
+//! Which weights are packed, and how.
+use super::{Layouts, Summary, lay_out, summary};
+use crate::cpu::product::{Packing, isas, kernels};
+use crate::engine::tables;
+use crate::weights::packed_sizes;
+use crate::{Artifact, process};
+use ds4_ir::plan::state_bytes;
+use ds4_ir::{Class, Scalar, TensorType};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// How much larger than the source a packing may be and still count as of source size, in percent.
+const GROWTH_MAX: u64 = 7;
+/// Share of the machine's memory that weights, states and the arena may take, in percent.
+const MEMORY_SHARE: u64 = 90;
+
+/// What layouts weights are to have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Choice {
+    /// As published: no second copy of any weight.
+    #[default]
+    Stored,
+    /// Packed for the kernels of this machine, none more than 7 % larger than published.
+    Packed,
+    /// Packed for speed, whatever it takes.
+    Expanded,
+    /// The fastest of these that fits the memory of this machine and the disk of the artifact.
+    Auto,
+}
+
+/// The layouts of an artifact that will lie in `folder`, its layout file being `file`; `None` if every
+/// weight is read as stored.
+pub fn choose(artifact: &Artifact, choice: Choice, folder: &Path, file: &str) -> Option<Layouts> {
+    let layouts = |expanded| of(artifact, expanded, file);
+    match choice {
+        Choice::Stored => None,
+        Choice::Packed => layouts(false),
+        Choice::Expanded => layouts(true),
+        Choice::Auto => {
+            let fits = |l: &Layouts| fits(artifact, &summary(l), folder);
+            layouts(true).filter(fits).or_else(|| layouts(false).filter(fits))
+        }
+    }
+}
+
+fn of(artifact: &Artifact, expanded: bool, file: &str) -> Option<Layouts> {
+    // Only the kernels of class `fast` read packed weights: the others decode every row.
+    if artifact.module.class != Class::Fast {
+        return None;
+    }
+    let products = products(artifact);
+    let packing = |ty: &TensorType| best(ty, expanded);
+    let entries = artifact.table.entries.iter().filter(|e| products.contains(e.name.as_str()));
+    let packings: BTreeMap<&str, Packing> =
+        entries.filter_map(|e| Some((e.name.as_str(), packing(&e.ty)?))).collect();
+    (!packings.is_empty()).then(|| lay_out(&artifact.table, &packings, file.to_string()))
+}
+
+/// Names of the matrices that graph `main` multiplies with: those that it does not index by token id.
+fn products(artifact: &Artifact) -> BTreeSet<&str> {
+    let module = &artifact.module;
+    let mut found = BTreeSet::new();
+    for call in module.graph("main").iter().flat_map(|g| &g.calls) {
+        let func = &module.funcs[call.func];
+        let indexed: BTreeSet<usize> = func
+            .nodes()
+            .flat_map(|(_, node)| tables(func, node).unwrap_or_default())
+            .map(|(w, _)| w.index())
+            .collect();
+        let read = call.weights.iter().enumerate().filter(|(i, _)| !indexed.contains(i));
+        found.extend(read.map(|(_, w)| module.weights[*w].name.as_str()));
+    }
+    found
+}
+
+/// The packing of a weight that this machine's kernels prefer, `None` if they prefer it as stored.
+fn best(ty: &TensorType, expanded: bool) -> Option<Packing> {
+    let input = if ty.scalar.block() == 256 { Scalar::Q8K } else { Scalar::Q8_0 };
+    let stored = packed_sizes(Packing::Stored, ty)?.1 + scale_bytes(ty);
+    let usable = kernels().filter(|k| {
+        (k.weight, k.input) == (ty.scalar, input) && k.packing != Packing::Stored && isas().contains(&k.isa)
+    });
+    let sized = |packing: Packing| packed_sizes(packing, ty).map(|(_, bytes)| bytes);
+    let (large, same): (Vec<_>, Vec<_>) = usable
+        .filter_map(|k| Some((k.packing, sized(k.packing)?)))
+        .partition(|(_, bytes)| *bytes * 100 > stored * (100 + GROWTH_MAX));
+    let first = |list: Vec<(Packing, u64)>| list.first().map(|(packing, _)| *packing);
+    if expanded { first(large).or(first(same)) } else { first(same) }
+}
+
+fn scale_bytes(ty: &TensorType) -> u64 {
+    crate::weights::item_sizes(ty).map_or(0, |(_, _, scales)| scales)
+}
+
+/// Whether memory and disk have room: for what is read, not for what lies in the published file only.
+fn fits(artifact: &Artifact, summary: &Summary, folder: &Path) -> bool {
+    let module = &artifact.module;
+    let stored: u64 = artifact.meta.files.iter().map(|f| f.bytes).sum();
+    let replaced: u64 = summary.packings.values().map(|(_, _, bytes)| bytes).sum();
+    let states: u64 = module.states.iter().map(|s| state_bytes(&s.ty, module.ctx)).sum();
+    let arena = artifact.plan.buckets.iter().map(|b| b.arena_bytes).max().unwrap_or(0);
+    let needed = stored.saturating_sub(replaced) + summary.file_bytes + states + arena;
+    let memory = process::memory_bytes().is_some_and(|all| needed <= all / 100 * MEMORY_SHARE);
+    let disk = process::free_disk_bytes(folder).is_some_and(|free| summary.file_bytes <= free);
+    memory && disk
+}
