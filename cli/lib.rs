@@ -17,3 +17,4 @@ pub mod progress;
 pub mod selftest;
 pub mod target;
 pub mod timeline;
+pub mod tuning;

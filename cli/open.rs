@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use ds4_ir::Class;
 use ds4_models::Checkpoint;
 use ds4_models::tokenizer::Tokenizer;
+use ds4_runtime::tune::Tuned;
 use ds4_runtime::{Artifact, Engine, artifact, mark};
 use std::path::{Path, PathBuf};
 
@@ -57,7 +58,13 @@ impl Opened {
     /// # Errors
     /// Weights that are missing or changed; no such device.
     pub fn engine(&self, threads: usize) -> Result<Engine> {
-        engine(self.artifact.clone(), &self.folder, threads, &self.device)
+        let engine = engine(self.artifact.clone(), &self.folder, threads, &self.device)?;
+        if let Tuned::Elsewhere(machine) = engine.tuned() {
+            eprintln!(
+                "note: tuned on another machine ({machine}) or by another build: the static order of kernels is used"
+            );
+        }
+        Ok(engine)
     }
 }
 

@@ -109,9 +109,15 @@ fn every_file_is_as_it_says() {
     assert!(failures.is_empty(), "\n{}\nBLESS=1 accepts what is printed", failures.join("\n"));
 }
 
+/// A text without its expected lines, which end it.
+fn source(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with(";>")).collect();
+    lines.join("\n").trim_end().to_string() + "\n"
+}
+
 /// The text as it ought to be, its expected lines rewritten.
 fn run(pass: &str, text: &str) -> Result<String, String> {
-    let unit = Unit::parse(text);
+    let unit = Unit::parse(&source(text));
     match (pass, unit) {
         ("cat", Ok(unit)) => {
             if let [error, ..] = &unit.errors()[..] {
@@ -134,8 +140,7 @@ fn run(pass: &str, text: &str) -> Result<String, String> {
 
 /// `text` with `output` as its expected lines.
 fn with_expected(text: &str, output: &str) -> String {
-    let source: Vec<&str> = text.lines().filter(|l| !l.starts_with(";>")).collect();
-    let mut lines = vec![source.join("\n").trim_end().to_string(), String::new()];
+    let mut lines = vec![source(text)];
     lines.extend(output.lines().map(|l| format!(";> {l}").trim_end().to_string()));
     lines.join("\n") + "\n"
 }

@@ -11,6 +11,7 @@ const LINES_MAX: usize = 500;
 /// The crates that each crate of the workspace may depend on.
 const EDGES: &[(&str, &[&str])] = &[
     ("ds4", &["ds4-ir", "ds4-models", "ds4-passes", "ds4-codegen", "ds4-runtime"]),
+    ("ds4-fuzz", &["ds4-ir", "ds4-models", "ds4-runtime"]),
     ("ds4-models", &["ds4-ir"]),
     ("ds4-passes", &["ds4-ir"]),
     ("ds4-codegen", &["ds4-ir"]),

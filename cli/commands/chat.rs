@@ -1,5 +1,6 @@
 //! `ds4 chat`: a conversation at the terminal.
 use super::run::Printer;
+use super::told;
 use crate::args::{ModelArgs, SamplingArgs, ThinkArgs};
 use crate::generate::{Generation, Stop};
 use crate::interrupt;
@@ -100,7 +101,7 @@ pub fn chat(args: &ChatArgs) -> Result<()> {
         match done {
             Ok(true) => break,
             Ok(false) => {}
-            Err(error) => eprintln!("error: {error:#}"),
+            Err(error) => eprintln!("error: {}", told(&error)),
         }
     }
     chat.timeline.keeper.map_or(Ok(()), Keeper::finish)

@@ -3,13 +3,14 @@ use super::emit::EmitArgs;
 use crate::args::{CompileArgs, LayoutFlag};
 use crate::compile::{self, Request};
 use crate::open::{CLASS_DEFAULT, cache};
-use crate::{demo, layouts, progress, selftest};
+use crate::{demo, layouts, progress, selftest, tuning};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ds4_models::{Config, Mix};
 use ds4_runtime::{Artifact, layout};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Compile a model for this machine.
 #[derive(Args, Debug)]
@@ -29,6 +30,9 @@ pub struct CompileCommand {
     /// Layouts of the weights; others than `stored` are packed into a file beside the artifact
     #[arg(long, value_enum, default_value_t = LayoutFlag::Stored, conflicts_with = "emit")]
     layout: LayoutFlag,
+    /// Measure the kernels for about so long, 60s or 2m; without it, what was measured here before
+    #[arg(long, value_name = "TIME", value_parser = tuning::duration, conflicts_with = "emit")]
+    tune: Option<Duration>,
     /// Hash every byte of the weights for `verify --full`; done anyhow for up to 1 GB
     #[arg(long)]
     hash: bool,
@@ -84,6 +88,7 @@ pub fn compile(args: &CompileCommand) -> Result<()> {
     artifact.selftest = Some(selftest::make(&artifact, &model, &folder, args.hash)?);
     spinner.finish_and_clear();
     lay_out(&mut artifact, args.layout, &output, &folder)?;
+    tuning::add(&mut artifact, &folder, args.tune)?;
     artifact.write(&output)?;
     let (module, size) = (&artifact.module, std::fs::metadata(&output).map_or(0, |m| m.len()));
     let (path, class, ctx) = (output.display(), module.class, module.ctx);

@@ -1,5 +1,5 @@
 //! `ds4c inspect`: what an artifact holds.
-use crate::layouts;
+use crate::{layouts, tuning};
 use anyhow::Result;
 use clap::Args;
 use ds4_ir::Module;
@@ -57,6 +57,7 @@ fn describe(artifact: &Artifact) -> String {
         text += &format!("  {scalar:<9} {count:>5} weights {bytes:>15} bytes\n");
     }
     text += &format!("\n{}", layouts::describe(artifact));
+    text += &tuning::describe(artifact);
     let states: u64 = module.states.iter().map(|s| state_bytes(&s.ty, module.ctx)).sum();
     text += &format!("\nstates    {} of {states} bytes at the full context\n", module.states.len());
     for graph in &module.graphs {

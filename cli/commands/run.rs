@@ -162,8 +162,10 @@ impl<'a> Printer<'a> {
             if text.is_empty() {
                 continue;
             }
-            if self.dim && dim != self.dimmed {
-                write!(out, "{}", if dim { "\x1b[2m" } else { "\x1b[0m\n" })?;
+            if dim != self.dimmed {
+                // What is thought and what is said are paragraphs of their own.
+                let shade = if self.dim { ["\x1b[0m\n", "\x1b[2m"] } else { ["\n", ""] };
+                write!(out, "{}", shade[usize::from(dim)])?;
                 self.dimmed = dim;
             }
             write!(out, "{text}")?;
@@ -181,7 +183,7 @@ impl<'a> Printer<'a> {
         };
         self.show(&rest)?;
         let mut out = stdout().lock();
-        if self.dimmed {
+        if self.dim && self.dimmed {
             write!(out, "\x1b[0m")?;
         }
         if !self.at_line_start {

@@ -2,7 +2,6 @@
 use crate::Target;
 use ds4_ir::Role;
 use ds4_ir::cost::Site;
-use ds4_ir::ops::SigArg;
 use ds4_ir::plan::Maxima;
 use std::fmt;
 use std::ops::Range;
@@ -119,66 +118,5 @@ impl Case {
     /// The function's text; it returns what the node defines.
     pub fn func(&self) -> String {
         format!("func @case({}) {{\n  %out = {}\n  return %out\n}}\n", self.header, self.node)
-    }
-}
-
-/// Operand types by what they are, for the functions that choose launches.
-pub(crate) trait Operands {
-    /// Operand `i`, a literal number.
-    fn real(&self, i: usize) -> f32;
-    /// Operand `i`, a whole literal.
-    fn int(&self, i: usize) -> u32;
-    /// Operand `i`, a literal that names an element type.
-    fn format(&self, i: usize) -> ds4_ir::Scalar;
-    /// Operand `i`, a value or a parameter, or a weight.
-    fn tensor(&self, i: usize) -> &ds4_ir::TensorType;
-    /// Operand `i`, a state.
-    #[expect(dead_code, reason = "kernels of states are to come")]
-    fn state(&self, i: usize) -> &ds4_ir::StateType;
-    /// The result if it is no state.
-    #[expect(dead_code, reason = "kernels of states are to come")]
-    fn out(&self) -> &ds4_ir::TensorType;
-}
-
-impl Operands for Site<'_> {
-    fn real(&self, i: usize) -> f32 {
-        match self.args[i] {
-            SigArg::Lit(ds4_ir::Lit::Real(x)) => *x as f32,
-            SigArg::Lit(ds4_ir::Lit::Int(n)) => *n as f32,
-            ref other => panic!("{}: operand {i} is no number: {other:?}", self.op.name),
-        }
-    }
-
-    fn int(&self, i: usize) -> u32 {
-        match self.args[i] {
-            SigArg::Lit(ds4_ir::Lit::Int(n)) => u32::try_from(*n).expect("counts fit 32 bits"),
-            ref other => panic!("{}: operand {i} is no whole number: {other:?}", self.op.name),
-        }
-    }
-
-    fn format(&self, i: usize) -> ds4_ir::Scalar {
-        let SigArg::Lit(ds4_ir::Lit::Word(word)) = self.args[i] else {
-            panic!("{}: operand {i} is no word: {:?}", self.op.name, self.args[i]);
-        };
-        ds4_ir::Scalar::parse(word).expect("inferred")
-    }
-
-    fn tensor(&self, i: usize) -> &ds4_ir::TensorType {
-        match self.args[i] {
-            SigArg::Value(ty) => ty.tensor().expect("inferred"),
-            SigArg::Weight(ty) => ty,
-            ref other => panic!("{}: operand {i} is no tensor: {other:?}", self.op.name),
-        }
-    }
-
-    fn state(&self, i: usize) -> &ds4_ir::StateType {
-        match self.args[i] {
-            SigArg::Value(ty) => ty.state().expect("inferred"),
-            ref other => panic!("{}: operand {i} is no state: {other:?}", self.op.name),
-        }
-    }
-
-    fn out(&self) -> &ds4_ir::TensorType {
-        self.ty.tensor().expect("the op gives a tensor")
     }
 }

@@ -4,7 +4,7 @@
 //! of values it moves only its operands and its result. That difference is what fusion is for.
 use crate::ops::{Op, Sig, SigArg, Term};
 use crate::plan::Maxima;
-use crate::{Arg, Dim, Func, Scalar, StateKind, StateType, TensorType, Type, Value};
+use crate::{Arg, Dim, Func, Lit, Scalar, StateKind, StateType, TensorType, Type, Value};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign};
 
@@ -76,6 +76,72 @@ pub struct Site<'a> {
     pub args: &'a [SigArg<'a>],
     /// Result.
     pub ty: &'a Type,
+}
+
+/// Operands by what they are.
+///
+/// # Panics
+/// If the operand is something else; inference has seen to it that it is not.
+impl<'a> Site<'a> {
+    /// Operand `i`, a value or a parameter.
+    pub fn value(&self, i: usize) -> &'a TensorType {
+        match self.args[i] {
+            SigArg::Value(ty) => ty.tensor().expect("a value"),
+            _ => panic!("operand {i} of `{}` is no value", self.op.name),
+        }
+    }
+
+    /// Operand `i`, a weight.
+    pub fn weight(&self, i: usize) -> &'a TensorType {
+        match self.args[i] {
+            SigArg::Weight(ty) => ty,
+            _ => panic!("operand {i} of `{}` is no weight", self.op.name),
+        }
+    }
+
+    /// Operand `i`, a state.
+    pub fn state(&self, i: usize) -> &'a StateType {
+        match self.args[i] {
+            SigArg::Value(ty) => ty.state().expect("a state"),
+            _ => panic!("operand {i} of `{}` is no state", self.op.name),
+        }
+    }
+
+    /// Elements of a row of weight `i`.
+    pub fn columns(&self, i: usize) -> u64 {
+        let last = self.weight(i).dims.last().and_then(|d| d.constant());
+        last.map_or(1, u64::from).max(1)
+    }
+
+    /// Rows of weight `i`, a matrix.
+    pub fn rows(&self, i: usize) -> u64 {
+        self.weight(i).dims[0].constant().map_or(0, u64::from)
+    }
+
+    /// Operand `i`, a literal that names an element type.
+    pub fn format(&self, i: usize) -> Scalar {
+        match self.args[i] {
+            SigArg::Lit(Lit::Word(word)) => Scalar::parse(word).expect("a typed node names a format"),
+            _ => panic!("operand {i} of `{}` is no format", self.op.name),
+        }
+    }
+
+    /// Operand `i`, a whole literal.
+    pub fn int(&self, i: usize) -> u32 {
+        match self.args[i] {
+            SigArg::Lit(Lit::Int(n)) => u32::try_from(*n).expect("counts fit 32 bits"),
+            _ => panic!("operand {i} of `{}` is no whole number", self.op.name),
+        }
+    }
+
+    /// Operand `i`, a literal number.
+    pub fn real(&self, i: usize) -> f64 {
+        match self.args[i] {
+            SigArg::Lit(Lit::Real(x)) => *x,
+            SigArg::Lit(Lit::Int(n)) => *n as f64,
+            _ => panic!("operand {i} of `{}` is no number", self.op.name),
+        }
+    }
 }
 
 /// The operand types of the node that defines `v`.
@@ -237,7 +303,8 @@ fn extent(dim: Dim, m: &Maxima) -> u64 {
     }
 }
 
-fn elements(ty: &TensorType, m: &Maxima) -> u64 {
+/// Number of elements of a value.
+pub fn elements(ty: &TensorType, m: &Maxima) -> u64 {
     ty.dims.iter().map(|d| extent(*d, m)).product()
 }
 

@@ -142,6 +142,23 @@ impl<'m, F: Real> Interp<'m, F> {
         State { ty: *ty, capacity: *capacity, data: buffer.data() }
     }
 
+    /// Replaces the row that lies at `slot` of a state by the bytes of one in its element type, little-endian.
+    pub fn set_state_row(&mut self, index: usize, slot: usize, bytes: &[u8]) {
+        let Held { ty, buffer, .. } = &mut self.states[index];
+        let width = ty.width as usize;
+        match buffer {
+            Buffer::Real(x) => {
+                let row = &mut x[slot * width..][..width];
+                assert!(bytes.len() == width * 4, "{} bytes for a row of {ty}", bytes.len());
+                for (x, b) in row.iter_mut().zip(bytes.as_chunks().0) {
+                    *x = F::from_f64(f64::from(f32::from_le_bytes(*b)));
+                }
+            }
+            Buffer::Packed(x) => x[slot * bytes.len()..][..bytes.len()].copy_from_slice(bytes),
+            _ => panic!("{ty}: rows are real"),
+        }
+    }
+
     /// Runs one step of `graph`; answers all its values, inputs first.
     ///
     /// `inputs` are in the order of the graph's inputs and have the extents that `bind` gives them.

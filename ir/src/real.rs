@@ -45,6 +45,8 @@ pub trait Real:
     fn ln_1p(self) -> Self;
     /// √x.
     fn sqrt(self) -> Self;
+    /// self · a + b, rounded once.
+    fn mul_add(self, a: Self, b: Self) -> Self;
     /// |x|.
     fn abs(self) -> Self;
     /// The larger, the other one if one is NaN.
@@ -81,6 +83,9 @@ macro_rules! real {
             }
             fn sqrt(self) -> Self {
                 self.sqrt()
+            }
+            fn mul_add(self, a: Self, b: Self) -> Self {
+                self.mul_add(a, b)
             }
             fn abs(self) -> Self {
                 self.abs()

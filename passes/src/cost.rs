@@ -4,7 +4,8 @@ use ds4_ir::plan::Maxima;
 use ds4_ir::{Func, Value};
 use std::collections::BTreeSet;
 
-pub use ds4_ir::cost::{Cost, Site, args_of, bytes, weight_bytes};
+pub use ds4_ir::cost::{Cost, Site, weight_bytes};
+pub(crate) use ds4_ir::cost::{args_of, bytes, elements};
 
 /// The cost of one call of a function; a block of launches counts as its longest member.
 ///

@@ -2,9 +2,7 @@
 //!
 //! For the GPUs this is the list of kernels intended. Every primitive is one launch everywhere.
 use crate::cost::{Cost, Site};
-use ds4_ir::ops::{Sig, SigArg, Term};
 use ds4_ir::plan::Maxima;
-use ds4_ir::{Dim, StateKind, Type};
 use std::fmt;
 
 /// What a module is compiled for.
@@ -41,15 +39,15 @@ const KERNELS: &[Row] = &[
     Row("index_query",            [1,  1,  1,  1]),
     Row("index_select",           [1,  2,  2,  2]),
     Row("kv_row",                 [1,  1,  1,  1]),
-    Row("linear",                 [1,  1,  1,  1]),
+    Row("linear",                 [0,  1,  1,  1]),
     Row("mlp_up",                 [1,  1,  1,  1]),
     Row("moe_down",               [1,  1,  1,  1]),
     Row("moe_post",               [0,  1,  1,  1]),
     Row("moe_route",              [1,  2,  2,  2]),
     Row("moe_route_hash",         [1,  2,  2,  2]),
     Row("moe_up",                 [1,  1,  1,  1]),
-    Row("norm_linear",            [1,  1,  1,  1]),
-    Row("out_low",                [1,  1,  1,  1]),
+    Row("norm_linear",            [0,  1,  1,  1]),
+    Row("out_low",                [0,  1,  1,  1]),
     Row("out_post",               [0,  1,  1,  1]),
     Row("swa_attend",             [1,  2,  2,  2]),
 ];
@@ -108,82 +106,6 @@ impl Target {
             + (cost.flops + cost.int_ops) * 1000 / gflop_s;
         // Of two spellings that cost the same the primitive one is kept.
         Some(time + u64::from(site.op.definition().is_some()))
-    }
-
-    /// Bytes that a kernel needs beside operands and result.
-    ///
-    /// On the CPU a fused op without loops of its own runs its parts in turn, in scratch. The GPU
-    /// kernels intended hold what they can on chip; what goes through memory is listed here.
-    pub fn scratch(self, site: &Site<'_>, maxima: &Maxima) -> u64 {
-        match self {
-            Target::Cpu => cpu_scratch(site, maxima),
-            _ => gpu_scratch(site, maxima),
-        }
-    }
-}
-
-/// Fused ops whose CPU kernel streams: its buffers are a row or two per thread.
-pub const CPU_STREAMS: [&str; 5] = ["csa_attend", "hca_attend", "head_rope", "index_select", "swa_attend"];
-
-fn cpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
-    let Some(definition) = site.op.definition().filter(|_| !CPU_STREAMS.contains(&site.op.name)) else {
-        return 0;
-    };
-    let types = definition.types(&Sig { args: site.args.to_vec() }).expect("a typed node has typed parts");
-    let inner = definition.terms.iter().zip(&types).take(definition.terms.len() - 1);
-    let part = |(term, ty): (&Term, &Option<Type>)| {
-        let (Term::Apply(op, args), Some(ty)) = (term, ty) else { return 0 };
-        let arg = |i: &usize| match (&definition.terms[*i], &types[*i]) {
-            (Term::Formal(at), _) => site.args[*at],
-            (_, ty) => SigArg::Value(ty.as_ref().expect("a part has a type")),
-        };
-        let args: Vec<SigArg<'_>> = args.iter().map(arg).collect();
-        if (Site { op, args: &args, ty }).is_view() {
-            return 0;
-        }
-        ty.tensor().and_then(|t| maxima.bytes(t)).unwrap_or(0)
-    };
-    inner.map(part).sum()
-}
-
-/// Tokens that split their work over the device; with more, tokens fill it.
-const SPLIT_TOKENS: u64 = 8;
-/// Keys of one partial softmax.
-const SPLIT_KEYS: u64 = 128;
-/// Tokens whose index scores are held at once.
-const SCORE_TOKENS: u64 = 32;
-/// Partial sums of a long row.
-const SPLIT_ROW: u64 = 32;
-
-fn gpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
-    let tokens = u64::from(maxima.tokens);
-    let out = site.ty.tensor();
-    let last = |i: usize| match site.args[i] {
-        SigArg::Value(ty) => ty.tensor().and_then(|t| t.dims.last()?.constant()).map_or(0, u64::from),
-        SigArg::Weight(ty) => u64::from(ty.dims[0].constant().unwrap_or(0)),
-        SigArg::Lit(_) => 0,
-    };
-    let entries = site.args.iter().find_map(|a| match a {
-        SigArg::Value(Type::State(s)) if matches!(s.kind, StateKind::Entries(_)) => {
-            Some(u64::from(maxima.ctx.div_ceil(s.kind.span())))
-        }
-        _ => None,
-    });
-    let partial = |keys: u64| {
-        let dims = out.map_or(&[][..], |t| &t.dims[1..]);
-        let fixed = |d: &Dim| d.constant().map_or(0, u64::from);
-        let [heads, width] = dims else { return 0 };
-        tokens.min(SPLIT_TOKENS) * keys.div_ceil(SPLIT_KEYS) * fixed(heads) * (fixed(width) + 2) * 4
-    };
-    match site.op.name {
-        "index_select" => tokens.min(SCORE_TOKENS) * entries.unwrap_or(0) * 4,
-        "swa_attend" => partial(128),
-        "csa_attend" => partial(128 + last(4)),
-        // Partial softmaxes of a whole context would be as large as the values: at most 64 parts.
-        "hca_attend" => partial((128 + entries.unwrap_or(0)).min(64 * SPLIT_KEYS)),
-        "moe_route" | "moe_route_hash" => tokens * last(1) * 4,
-        "hc_enter" | "hc_head_enter" => tokens * last(1) * SPLIT_ROW * 4,
-        _ => 0,
     }
 }
 

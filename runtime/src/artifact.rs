@@ -7,6 +7,7 @@ mod kernels;
 
 pub use kernels::{Binding, Constant, KernelLaunch, KernelText, Kernels};
 
+use crate::tune::Record;
 use crate::{Error, Result};
 use ds4_ir::plan::Plan;
 use ds4_ir::{Module, WeightTable, parse_module, verify_module};
@@ -49,6 +50,8 @@ pub struct Artifact {
     pub selftest: Option<SelfTest>,
     /// Weights that are read repacked, absent where all are read as stored.
     pub layouts: Option<Layouts>,
+    /// Which kernels were the fastest where it was compiled, absent where nothing was measured.
+    pub tuning: Option<Record>,
 }
 
 /// Weights that are read from a layout file instead of the published one.
@@ -105,25 +108,12 @@ pub struct FileMark {
 }
 
 impl Artifact {
-    /// Writes the artifact to `path`: a temporary file beside it, made durable, then renamed.
+    /// Writes the artifact to `path` as [`write_whole`] does.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let bytes = self.to_bytes();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temp = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&temp)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&temp, path)
-        };
-        write().map_err(|source| {
-            // Nothing to tell if there is no temporary file to remove.
-            let _ = std::fs::remove_file(&temp);
-            Error::Io { path: path.to_path_buf(), source }
-        })
+        write_whole(path, &self.to_bytes())
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -142,6 +132,7 @@ impl Artifact {
         }
         let layouts = self.layouts.as_ref().map(dto::Layouts::from);
         sections.extend(layouts.map(|l| (*b"layouts ", json(serde_json::to_vec(&l)))));
+        sections.extend(self.tuning.as_ref().map(|t| (*b"tuning  ", json(serde_json::to_vec(t)))));
         let mut header = Vec::from(MAGIC);
         header.extend(VERSION.to_le_bytes());
         header.extend(u32::try_from(sections.len()).expect("few sections").to_le_bytes());
@@ -208,8 +199,30 @@ impl Artifact {
         let selftest = sections.get("selftest").ok().map(|b| dto::from_json("selftest", b)).transpose()?;
         let layouts = sections.get("layouts").ok().map(|b| dto::from_json::<dto::Layouts>("layouts", b));
         let layouts = layouts.transpose()?.map(dto::Layouts::into_layouts).transpose()?;
-        Ok(Artifact { meta, module, plan, table, tokenizer, kernels, selftest, layouts })
+        let tuning = sections.get("tuning").ok().map(|b| dto::from_json("tuning", b)).transpose()?;
+        Ok(Artifact { meta, module, plan, table, tokenizer, kernels, selftest, layouts, tuning })
     }
+}
+
+/// Writes a file that is there whole or not at all: a temporary one beside it, made durable, then
+/// renamed.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temp = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&temp)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temp, path)
+    };
+    write().map_err(|source| {
+        // Nothing to tell if there is no temporary file to remove.
+        let _ = std::fs::remove_file(&temp);
+        Error::Io { path: path.to_path_buf(), source }
+    })
 }
 
 /// The sections of a file whose checksums hold.

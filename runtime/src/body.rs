@@ -2,6 +2,7 @@
 //! device; the session above it knows only positions.
 use crate::memory::{Memory, Region, data};
 use crate::step::{self, Extents, Ground, Held, Param};
+use crate::times::Times;
 use crate::{Engine, Error, Result};
 use ds4_ir::view::{Data, state_slot};
 use ds4_ir::{Bind, Module, Scalar, StateKind, StateType, TensorType};
@@ -50,11 +51,11 @@ pub(crate) trait Body: Send {
     /// Not enough memory.
     fn reserve(&mut self, bucket: usize) -> Result<()>;
 
-    /// Runs a step of graph `main`.
+    /// Runs a step of graph `main`. On the processor `times` is told how long each wave took.
     ///
     /// # Errors
     /// [`Error::Cancelled`], or what a device reports; states then hold part of the step.
-    fn run(&mut self, turn: &Turn<'_>, cancel: &AtomicBool) -> Result<()>;
+    fn run(&mut self, turn: &Turn<'_>, cancel: &AtomicBool, times: Option<&mut Times>) -> Result<()>;
 
     /// Appends the logits of the step that has just run, `rows` rows.
     ///
@@ -174,7 +175,7 @@ impl Body for HostBody {
         Ok(())
     }
 
-    fn run(&mut self, turn: &Turn<'_>, cancel: &AtomicBool) -> Result<()> {
+    fn run(&mut self, turn: &Turn<'_>, cancel: &AtomicBool, times: Option<&mut Times>) -> Result<()> {
         let shared = &*self.engine.shared;
         let arena = self.arena.as_mut().expect("reserved");
         let bind = turn.bind();
@@ -195,7 +196,7 @@ impl Body for HostBody {
             params: &self.params,
             extents: &self.extents,
         };
-        step::run(program, &ground, &bind, &mut shared.cpu().pool.turn(), cancel)
+        step::run(program, &ground, &bind, &mut shared.cpu().pool.turn(), cancel, times)
     }
 
     fn logits(&self, bucket: usize, rows: usize, logits: &mut Vec<f32>) -> Result<()> {

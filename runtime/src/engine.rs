@@ -2,6 +2,7 @@
 use crate::artifact::{Artifact, Kernels};
 use crate::pool::Pool;
 use crate::program::Program;
+use crate::tune::{Choices, Tuned};
 use crate::weights::Weights;
 use crate::{Error, Result, Session, identity, layout};
 use ds4_ir::module::Graph;
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) weights: Weights,
     pub(crate) main: usize,
     pub(crate) backend: Backend,
+    tuned: Tuned,
 }
 
 /// Where steps run.
@@ -59,16 +61,20 @@ pub(crate) struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// Resolves graph `main` of a module whose plan has passed its check; `threads` 0 means one per core.
-    fn new(module: &Module, plan: &Plan, main: usize, threads: usize) -> std::result::Result<Self, String> {
+    /// Resolves graph `main` of a module whose plan has passed its check, `program` doing so for one
+    /// bucket; `threads` 0 means one per core.
+    fn new(
+        plan: &Plan,
+        threads: usize,
+        program: &dyn Fn(&Bucket) -> std::result::Result<Program, String>,
+    ) -> std::result::Result<Self, String> {
         if threads > THREADS_MAX {
             return Err(format!("threads: expected at most {THREADS_MAX}, got {threads}"));
         }
         let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX)),
+            0 => crate::pool::cores().min(THREADS_MAX),
             n => n,
         };
-        let program = |bucket| Program::new(module, &plan.launches, bucket, main);
         let programs = plan.buckets.iter().map(program).collect::<std::result::Result<Vec<_>, _>>()?;
         let worker_bytes = programs.iter().map(|p| p.worker_bytes).max().unwrap_or(0);
         Ok(CpuBackend { programs, pool: Pool::new(threads, worker_bytes)? })
@@ -94,8 +100,10 @@ impl Engine {
                 "the artifact is for {target}: this build knows no GPUs; build it with --features gpu"
             )));
         }
-        Engine::with(artifact, base, |module, plan, _, main, _| {
-            Ok(Backend::Cpu(CpuBackend::new(module, plan, main, threads).map_err(Error::Invalid)?))
+        let choices = Choices::of(artifact.tuning.as_ref());
+        Engine::with(artifact, base, choices.tuned().clone(), |module, plan, weights, main, _| {
+            let program = |b: &Bucket| Program::new(module, &plan.launches, b, main, (weights, &choices));
+            Ok(Backend::Cpu(CpuBackend::new(plan, threads, &program).map_err(Error::Invalid)?))
         })
     }
 
@@ -105,7 +113,7 @@ impl Engine {
     /// As [`Engine::new`]; an artifact without kernels, no such device, not enough memory there.
     #[cfg(feature = "gpu")]
     pub fn on_device(artifact: Artifact, base: &Path, choice: &crate::device::Choice) -> Result<Engine> {
-        Engine::with(artifact, base, |module, plan, weights, main, kernels| {
+        Engine::with(artifact, base, Tuned::Never, |module, plan, weights, main, kernels| {
             let kernels = kernels.ok_or_else(|| {
                 let why = "the artifact is for the processor: compile it for a GPU with --target";
                 Error::Invalid(why.to_string())
@@ -118,13 +126,14 @@ impl Engine {
     fn with(
         artifact: Artifact,
         base: &Path,
+        tuned: Tuned,
         backend: impl FnOnce(&Module, &Plan, &Weights, usize, Option<&Kernels>) -> Result<Backend>,
     ) -> Result<Engine> {
         let weights = checked(&artifact, base)?;
         let Artifact { meta, module, plan, kernels, .. } = artifact;
         let main = module.graphs.iter().position(|g| g.name == "main").expect("checked");
         let backend = backend(&module, &plan, &weights, main, kernels.as_ref())?;
-        let shared = Shared { identity: meta.identity, module, plan, weights, main, backend };
+        let shared = Shared { identity: meta.identity, module, plan, weights, main, backend, tuned };
         Ok(Engine { shared: Arc::new(shared) })
     }
 
@@ -163,6 +172,11 @@ impl Engine {
     /// The mapped weights, by index of the module's list.
     pub fn weights(&self) -> &dyn WeightSource {
         &self.shared.weights
+    }
+
+    /// Whether the kernels were chosen by measuring them here.
+    pub fn tuned(&self) -> &Tuned {
+        &self.shared.tuned
     }
 
     /// Number of threads that compute; 0 where a device does.

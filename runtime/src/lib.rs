@@ -18,6 +18,7 @@ mod sampler;
 mod session;
 mod snapshot;
 mod step;
+mod times;
 mod weights;
 
 pub mod artifact;
@@ -25,8 +26,12 @@ pub mod artifact;
 pub mod device;
 pub mod layout;
 pub mod store;
+pub mod tune;
 
-pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest};
+#[doc(hidden)]
+pub use cpu::product::trial as product;
+
+pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest, write_whole};
 pub use engine::{Engine, checked};
 pub use error::{Error, Result};
 pub use identity::{mark, sample_all};
@@ -35,4 +40,5 @@ pub use process::{available_bytes, peak_bytes, reset_peak};
 pub use raw::{Pass, RawRead};
 pub use sampler::{Sampler, Sampling};
 pub use session::{Session, Want};
+pub use times::WaveTime;
 pub use weights::Weights;

@@ -1,4 +1,5 @@
 //! Aligned memory for arenas and states, and typed views into it.
+use crate::cpu::product::Column;
 use ds4_ir::Scalar;
 use ds4_ir::plan::ALIGN;
 use ds4_ir::view::{Data, DataMut, Route};
@@ -65,6 +66,8 @@ unsafe impl Plain for i8 {}
 // SAFETY: as above.
 unsafe impl Plain for u16 {}
 // SAFETY: as above.
+unsafe impl Plain for i16 {}
+// SAFETY: as above.
 unsafe impl Plain for i32 {}
 // SAFETY: as above.
 unsafe impl Plain for u32 {}
@@ -72,6 +75,8 @@ unsafe impl Plain for u32 {}
 unsafe impl Plain for f32 {}
 // SAFETY: two numbers without padding.
 unsafe impl Plain for Route<f32> {}
+// SAFETY: as above.
+unsafe impl Plain for Column {}
 
 /// Memory that the tasks of a launch share. It may be read and written by whoever holds the region, so
 /// every access states which bytes are whose.
@@ -137,14 +142,15 @@ const _: () = assert!(size_of::<Route<f32>>() == 8);
 compile_error!("states and files are little-endian; so must the machine be");
 
 /// Views `bytes` as `count` elements of `T`.
-fn cast<T>(bytes: &[u8], count: usize) -> &[T] {
+pub(crate) fn cast<T: Plain>(bytes: &[u8], count: usize) -> &[T] {
     assert!(bytes.len() >= count * size_of::<T>(), "{} bytes for {count} elements", bytes.len());
     assert!(bytes.as_ptr().cast::<T>().is_aligned(), "elements are aligned");
-    // SAFETY: length and alignment are checked; callers use types for which any bytes are values.
+    // SAFETY: length and alignment are checked; any bytes are values.
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), count) }
 }
 
-fn cast_mut<T>(bytes: &mut [u8], count: usize) -> &mut [T] {
+/// Views `bytes` as `count` elements of `T`, to write.
+pub(crate) fn cast_mut<T: Plain>(bytes: &mut [u8], count: usize) -> &mut [T] {
     assert!(bytes.len() >= count * size_of::<T>(), "{} bytes for {count} elements", bytes.len());
     assert!(bytes.as_ptr().cast::<T>().is_aligned(), "elements are aligned");
     // SAFETY: as for `cast`, and the borrow is exclusive.

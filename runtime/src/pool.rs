@@ -72,6 +72,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Number of threads that this process may use at once.
+pub(crate) fn cores() -> usize {
+    thread::available_parallelism().map_or(1, |n| n.get())
+}
+
 impl Pool {
     /// A pool of `threads` threads, the caller among them, each with a buffer of `bytes` bytes.
     ///

@@ -2,18 +2,21 @@
 //!
 //! Everything is measured with all the threads asked for and the best of a few runs counts, because other work on
 //! the machine can only slow a run down.
+use crate::pool::{Pool, Turn};
 use crate::process;
 use crate::raw::sum;
-use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Runs of each measurement.
 const RUNS: usize = 5;
+/// Bytes of memory that a thread reads at once.
+const READ: usize = 1 << 20;
 /// Bytes of one sequential disk read.
 const CHUNK: usize = 16 << 20;
 /// Bytes of one random disk read: about an expert's share of a layer.
@@ -28,15 +31,16 @@ const PAGE: usize = 4096;
 /// # Errors
 /// The file cannot be written or mapped, or there are no such threads.
 pub fn probe(folder: &Path, bytes: usize, threads: usize) -> io::Result<Value> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(io::Error::other)?;
-    pool.install(|| measure(folder, bytes))
+    let threads = if threads == 0 { crate::pool::cores() } else { threads };
+    let pool = Pool::new(threads, 0).map_err(io::Error::other)?;
+    measure(folder, bytes, &mut pool.turn())
 }
 
-fn measure(folder: &Path, bytes: usize) -> io::Result<Value> {
+fn measure(folder: &Path, bytes: usize, turn: &mut Turn<'_>) -> io::Result<Value> {
     let bytes = bytes.max(4 * CHUNK) / CHUNK * CHUNK;
     let path = folder.join(format!(".ds4-probe-{}", std::process::id()));
     let measured = write_file(&path, bytes).and_then(|()| {
-        let mapped = mapped_gb_s(&path)?;
+        let mapped = mapped_gb_s(&path, turn)?;
         Ok((mapped, disk(&path, bytes)))
     });
     // The file is gone whatever happened; a file that never was is no error.
@@ -50,20 +54,20 @@ fn measure(folder: &Path, bytes: usize) -> io::Result<Value> {
     host["disks"] = Value::from(disks);
     let memory = host["memory_bytes"].as_u64().unwrap_or(0);
     let device = json!({
-        "threads": rayon::current_num_threads(),
+        "threads": turn.threads(),
         "memory_bytes": memory,
-        "read_gb_s": read_gb_s(&noise(bytes)),
+        "read_gb_s": read_gb_s(&noise(bytes), turn),
         "mapped_gb_s": mapped,
-        "f32_gflop_s": f32_gflop_s(),
-        "i8_gop_s": i8_gop_s(),
-        "launch_us": launch_us(),
+        "f32_gflop_s": f32_gflop_s(turn),
+        "i8_gop_s": i8_gop_s(turn),
+        "launch_us": launch_us(turn),
     });
     let name = host["processor"].as_str().unwrap_or("this machine").to_string();
     Ok(json!({"name": name, "host": host, "devices": {"cpu": device}}))
 }
 
 /// What the system says of itself.
-fn host() -> Value {
+pub(crate) fn host() -> Value {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |key: &str| {
         let line = cpuinfo.lines().find(|l| l.starts_with(key));
@@ -169,12 +173,18 @@ fn rate(x: f64) -> f64 {
 }
 
 fn noise(bytes: usize) -> Vec<u8> {
-    (0..bytes).into_par_iter().map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+    (0..bytes).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
 }
 
-fn read_gb_s(bytes: &[u8]) -> f64 {
+fn read_gb_s(bytes: &[u8], turn: &mut Turn<'_>) -> f64 {
+    let pieces = bytes.len().div_ceil(READ);
     let seconds = best(|| {
-        black_box(bytes.par_chunks(1 << 20).map(sum).reduce(|| 0, u64::wrapping_add));
+        let all = AtomicU64::new(0);
+        turn.run(pieces, &|i, _| {
+            let piece = &bytes[i * READ..bytes.len().min((i + 1) * READ)];
+            all.fetch_add(sum(piece), Ordering::Relaxed);
+        });
+        black_box(all.into_inner());
     });
     rate(bytes.len() as f64 / seconds / 1e9)
 }
@@ -188,12 +198,12 @@ fn write_file(path: &Path, bytes: usize) -> io::Result<()> {
     file.sync_all()
 }
 
-fn mapped_gb_s(path: &Path) -> io::Result<f64> {
+fn mapped_gb_s(path: &Path, turn: &mut Turn<'_>) -> io::Result<f64> {
     let file = File::open(path)?;
     // SAFETY: the file is this program's own and nobody shortens it while it is mapped.
     let map = unsafe { memmap2::Mmap::map(&file)? };
     // The first run faults the pages in; the best one does not.
-    Ok(read_gb_s(&map))
+    Ok(read_gb_s(&map, turn))
 }
 
 /// Sequential and random reads past the page cache, GB/s; `None` where the system has no such reads.
@@ -248,11 +258,11 @@ const SHORT: usize = 2048;
 /// Products of them in one run.
 const ROUNDS: usize = 4000;
 
-fn f32_gflop_s() -> f64 {
+fn f32_gflop_s(turn: &mut Turn<'_>) -> f64 {
     let x: Vec<f32> = (0..SHORT).map(|i| i as f32 / SHORT as f32).collect();
-    let threads = rayon::current_num_threads();
+    let threads = turn.threads();
     let seconds = best(|| {
-        (0..threads).into_par_iter().for_each(|_| {
+        turn.run(threads, &|_, _| {
             for _ in 0..ROUNDS {
                 black_box(ds4_ir::ops::dot(black_box(&x), black_box(&x)));
             }
@@ -261,11 +271,11 @@ fn f32_gflop_s() -> f64 {
     rate((2 * SHORT * ROUNDS * threads) as f64 / seconds / 1e9)
 }
 
-fn i8_gop_s() -> f64 {
+fn i8_gop_s(turn: &mut Turn<'_>) -> f64 {
     let x: Vec<i8> = (0..SHORT).map(|i| (i % 255) as u8 as i8).collect();
-    let threads = rayon::current_num_threads();
+    let threads = turn.threads();
     let seconds = best(|| {
-        (0..threads).into_par_iter().for_each(|_| {
+        turn.run(threads, &|_, _| {
             for _ in 0..ROUNDS {
                 black_box(dot_i8(black_box(&x), black_box(&x)));
             }
@@ -295,12 +305,12 @@ fn dot_i8_any(a: &[i8], b: &[i8]) -> i32 {
 }
 
 /// From one parallel region to the next, in microseconds.
-fn launch_us() -> f64 {
-    let threads = rayon::current_num_threads();
+fn launch_us(turn: &mut Turn<'_>) -> f64 {
+    let threads = turn.threads();
     let regions = 200;
     let seconds = best(|| {
         for _ in 0..regions {
-            (0..threads).into_par_iter().for_each(|i| {
+            turn.run(threads, &|i, _| {
                 black_box(i);
             });
         }

@@ -1,5 +1,8 @@
 //! A graph of a bucket as waves of launches with every operand resolved: what a step runs.
-use crate::cpu::{self, OpKernel, Site};
+use crate::cpu::product::Packing;
+use crate::cpu::{self, OpKernel, Products, Site};
+use crate::tune::Choices;
+use crate::weights::Weights;
 use ds4_ir::module::{Call, Header};
 use ds4_ir::ops::SigArg;
 use ds4_ir::plan::{Bucket, LaunchList};
@@ -16,8 +19,10 @@ pub(crate) enum Source {
     State(usize),
     /// The state that the launch updates.
     Consumed,
-    /// A weight of the module.
+    /// A weight of the module, as stored.
     Weight(usize),
+    /// A weight of the module, as its packing has it.
+    Packed(usize),
     /// A literal.
     Lit(Lit),
 }
@@ -58,7 +63,8 @@ pub(crate) const OPERANDS_MAX: usize = 96;
 pub(crate) const WAVE_MAX: usize = 16;
 
 impl Program {
-    /// Resolves graph `g` of the module; the plan has passed its check.
+    /// Resolves graph `g` of the module; the plan has passed its check. The weights say which packing
+    /// each has, `choices` which kernels are used.
     ///
     /// # Errors
     /// A kernel whose scratch is too small.
@@ -67,12 +73,13 @@ impl Program {
         lists: &[LaunchList],
         bucket: &Bucket,
         g: usize,
+        (weights, choices): (&Weights, &Choices),
     ) -> Result<Program, String> {
         let graph = &module.graphs[g];
         let mut program = Program { launches: vec![], waves: vec![], types: vec![], worker_bytes: 0 };
         for (index, call) in graph.calls.iter().enumerate() {
             let func = &module.funcs[call.func];
-            let place = Place::new(module, bucket, g, index);
+            let place = Place::new(module, bucket, g, index, (weights, choices));
             debug_assert_eq!(func.launches().concat().len(), lists[call.func].launches.len());
             for wave in func.waves() {
                 program.wave(&place, &wave.concat())?;
@@ -116,6 +123,8 @@ fn intern(types: &mut Vec<TensorType>, ty: &TensorType) -> usize {
 
 /// One call, for resolving its operands.
 pub(crate) struct Place<'a> {
+    weights: &'a Weights,
+    choices: &'a Choices,
     pub(crate) func: &'a Func,
     pub(crate) call: &'a Call,
     header: Header,
@@ -127,11 +136,17 @@ pub(crate) struct Place<'a> {
 
 impl<'a> Place<'a> {
     /// The call of that index in graph `g`.
-    pub(crate) fn new(module: &'a Module, bucket: &'a Bucket, g: usize, index: usize) -> Place<'a> {
+    pub(crate) fn new(
+        module: &'a Module,
+        bucket: &'a Bucket,
+        g: usize,
+        index: usize,
+        (weights, choices): (&'a Weights, &'a Choices),
+    ) -> Place<'a> {
         let call = &module.graphs[g].calls[index];
         let func = &module.funcs[call.func];
         let base = bucket.graphs[g].parts[index];
-        Place { func, call, header: Header::of(func), bucket, g, base }
+        Place { weights, choices, func, call, header: Header::of(func), bucket, g, base }
     }
 }
 
@@ -145,7 +160,7 @@ impl Place<'_> {
             Arg::Weight(w) => Source::Weight(self.call.weights[w.index()]),
             Arg::Lit(lit) => Source::Lit(lit.clone()),
         };
-        let operands: Vec<Source> = node.args.iter().enumerate().map(&mut operand).collect();
+        let mut operands: Vec<Source> = node.args.iter().enumerate().map(&mut operand).collect();
         let target = match self.func.ty(v).state() {
             Some(_) => Target::State(self.state(v)),
             None => {
@@ -160,7 +175,17 @@ impl Place<'_> {
         };
         let types: Vec<SigArg<'_>> = node.args.iter().map(sig).collect();
         let (ty, maxima) = (self.func.ty(v), &self.bucket.maxima);
-        let kernel = cpu::kernel(&Site { op: node.op, args: &types, ty, maxima });
+        let packing = |source: &Source| match source {
+            Source::Weight(index) => self.weights.packing(*index),
+            _ => Packing::Stored,
+        };
+        let packings: Vec<Packing> = operands.iter().map(packing).collect();
+        let products = Products::new(self.choices, &packings);
+        let kernel = cpu::kernel(&Site { op: node.op, args: &types, ty, maxima, products: &products });
+        for (i, source) in operands.iter_mut().enumerate().filter(|(i, _)| products.is_packed(*i)) {
+            let Source::Weight(index) = source else { panic!("operand {i} is packed and no weight") };
+            *source = Source::Packed(*index);
+        }
         let scratch = self.bucket.funcs[self.call.func].scratch[v.index()];
         let scratch = scratch.map_or((0, 0), |(at, bytes)| (self.base + at, bytes));
         let needed = kernel.scratch_bytes();

@@ -1,5 +1,6 @@
 //! A session: one token timeline with its states.
 use crate::body::{Body, HostBody, Turn, param_len};
+use crate::times::{Times, WaveTime};
 use crate::{Engine, Error, Result};
 use ds4_ir::{REWIND_MAX, Scalar};
 use std::cell::RefCell;
@@ -23,6 +24,7 @@ pub struct Session {
     pub(crate) body: Box<dyn Body>,
     /// What went wrong while states went in or out, for those who started it.
     pub(crate) fault: RefCell<Option<Error>>,
+    times: Option<Times>,
     position: u64,
     /// One past the last position that any step has written to the states.
     written: u64,
@@ -33,10 +35,14 @@ impl Session {
         #[cfg(feature = "gpu")]
         if let crate::engine::Backend::Device(backend) = &engine.shared.backend {
             let body = Box::new(crate::device::DeviceBody::new(&engine, backend)?);
-            return Ok(Session { engine, body, fault: RefCell::default(), position: 0, written: 0 });
+            return Ok(Session::with(engine, body));
         }
         let body = Box::new(HostBody::new(engine.clone())?);
-        Ok(Session { engine, body, fault: RefCell::default(), position: 0, written: 0 })
+        Ok(Session::with(engine, body))
+    }
+
+    fn with(engine: Engine, body: Box<dyn Body>) -> Session {
+        Session { engine, body, fault: RefCell::default(), times: None, position: 0, written: 0 }
     }
 
     /// Number of tokens the session holds.
@@ -130,7 +136,7 @@ impl Session {
             self.body.keep(self.position == 0)?;
         }
         let start = usize::try_from(self.position).expect("positions fit the context");
-        let ran = self.body.run(&Turn { bucket, ids, start, first }, cancel);
+        let ran = self.body.run(&Turn { bucket, ids, start, first }, cancel, self.times.as_mut());
         match ran {
             Ok(()) => {
                 self.position = end;
@@ -180,6 +186,16 @@ impl Session {
     /// The parameters' bytes, in the module's order.
     pub(crate) fn param_bytes(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.engine.module().params.len()).map(|i| self.body.param(i))
+    }
+
+    /// Begins to keep the times of waves anew, or stops keeping them.
+    pub fn keep_times(&mut self, keep: bool) {
+        self.times = keep.then(Times::default);
+    }
+
+    /// The times since [`Session::keep_times`], the longest first.
+    pub fn times(&self) -> Vec<WaveTime> {
+        self.times.as_ref().map(Times::sorted).unwrap_or_default()
     }
 
     /// Sets a parameter of the module by name.

@@ -3,6 +3,7 @@ use crate::cpu::{Place, SharedFrame};
 use crate::memory::{self, Memory, Region, rows_of};
 use crate::pool::Turn;
 use crate::program::{Launch, OPERANDS_MAX, Program, Source, Target, WAVE_MAX};
+use crate::times::Times;
 use crate::weights::Weights;
 use crate::{Error, Result};
 use ds4_ir::view::{Operand, State, Tensor};
@@ -57,7 +58,7 @@ impl Extents {
     }
 }
 
-/// Runs every launch.
+/// Runs every launch; `times` is told how long each wave takes.
 ///
 /// # Errors
 /// [`Error::Cancelled`] between two waves; states then hold part of the step.
@@ -67,12 +68,16 @@ pub(crate) fn run(
     bind: &Bind,
     turn: &mut Turn<'_>,
     cancel: &AtomicBool,
+    mut times: Option<&mut Times>,
 ) -> Result<()> {
     for wave in program.waves() {
         if cancel.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
         }
-        run_wave(program, ground, bind, turn, wave);
+        match &mut times {
+            Some(times) => times.add(wave, || run_wave(program, ground, bind, turn, wave)),
+            None => run_wave(program, ground, bind, turn, wave),
+        }
     }
     Ok(())
 }
@@ -147,6 +152,7 @@ impl<'a> Ground<'a> {
             }
             Source::Consumed => Operand::Consumed,
             Source::Weight(index) => Operand::Weight(self.weights.weight(*index)),
+            Source::Packed(index) => Operand::Weight(self.weights.packed(*index)),
             Source::Lit(lit) => Operand::Lit(lit),
         }
     }

@@ -85,7 +85,6 @@ impl Weights {
     }
 
     /// How the bytes of [`Weights::packed`] lie.
-    #[allow(dead_code, reason = "kernels that read packed weights are being written")]
     pub(crate) fn packing(&self, index: usize) -> Packing {
         self.weights[index].packed.as_ref().map_or(Packing::Stored, |(packing, _)| *packing)
     }

@@ -86,6 +86,8 @@ impl Answer {
         assert_eq!(self.code, Some(1), "{self:?}");
         assert_eq!(self.err.lines().count(), 1, "one message: {self:?}");
         assert!(self.err.starts_with("error: "), "{self:?}");
+        let told: Vec<&str> = self.err.trim_end().split(": ").collect();
+        assert!(told.windows(2).all(|w| w[0] != w[1]), "told twice: {self:?}");
         for part in parts {
             assert!(self.err.contains(part), "{part:?} is missing: {self:?}");
         }

@@ -7,3 +7,4 @@ mod common;
 mod lab;
 mod logits;
 mod run;
+mod tuning;

@@ -35,6 +35,27 @@ fn a_prompt_may_come_from_flag_file_and_standard_input() {
 }
 
 #[test]
+fn what_is_thought_and_what_is_said_are_two_paragraphs() {
+    let lab = Lab::new();
+    let ask = |flags: &[&str]| {
+        lab.ds4(&[&["run", "-p", "Who built the ark?", "--temp", "0"], flags].concat()).good()
+    };
+    for flag in ["--think", "--think-max"] {
+        assert_eq!(ask(&[flag]), "I know this.\nNoah built the ark.\n", "{flag}");
+    }
+    assert_eq!(ask(&["--nothink"]), "Noah built the ark.\n");
+    let prefilled = |flags: &[&str]| {
+        let flags = [&["run", "-p", "Who built the ark?", "-n", "1", "--no-kv"], flags].concat();
+        let told = lab.ds4(&flags).err;
+        let (_, rest) = told.split_once("prefill: ").unwrap_or_else(|| panic!("{told}"));
+        rest.split_once(' ').unwrap().0.parse::<u32>().unwrap()
+    };
+    let instructed =
+        ["--system", "--sys", "-sys"].map(|flag| prefilled(&[flag, "Answer with one sentence."]));
+    assert!(prefilled(&[]) < instructed[0] && instructed == [instructed[0]; 3], "{instructed:?}");
+}
+
+#[test]
 fn raw_text_is_continued_and_n_limits_the_tokens() {
     let lab = Lab::new();
     let run = |n: &str, raw: &[&str]| {

@@ -8,7 +8,6 @@
 //! shared memory. The matrix is read once per eight inputs.
 use super::common::{Number, Rows};
 use super::product::{Norm, Product};
-use crate::launch::Operands;
 use crate::{Binding, Case, Kernel, Launch, Target, Text};
 use ds4_ir::cost::Site;
 use ds4_ir::plan::Maxima;
@@ -86,7 +85,7 @@ struct Spec {
 }
 
 fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, at: Operand) -> Option<Vec<Launch>> {
-    let (x, w) = (site.tensor(at.x), site.tensor(at.w));
+    let (x, w) = (site.value(at.x), site.weight(at.w));
     let [n, width] = w.constants()?[..] else { return None };
     let (_, outer) = x.dims.split_last()?;
     let inputs = Rows::of(outer);
@@ -95,7 +94,8 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, at: Operand) -> O
     product.round = at.fmt.map_or(Scalar::F32, |i| site.format(i));
     let mut norm_weight = Binding::Step;
     if let (Some(norm), Some(eps)) = (at.norm, at.eps) {
-        product.norm = Norm::Weighted(site.real(eps).to_bits(), Number::of(site.tensor(norm).scalar)?);
+        product.norm =
+            Norm::Weighted((site.real(eps) as f32).to_bits(), Number::of(site.weight(norm).scalar)?);
         norm_weight = Binding::Weight(norm, Role::Codes);
     }
     let (codes, scales) = weight_bindings(at.w, w.scalar);

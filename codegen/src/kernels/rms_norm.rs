@@ -2,7 +2,6 @@
 //!
 //! One block per row, which it reads twice; the second time from cache.
 use super::common::{Number, Rows};
-use crate::launch::Operands;
 use crate::{Binding, Case, Kernel, Launch, Target, Text};
 use ds4_ir::Role;
 use ds4_ir::cost::Site;
@@ -49,13 +48,13 @@ struct Spec {
 }
 
 fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target) -> Option<Vec<Launch>> {
-    let (x, w) = (site.tensor(0), site.tensor(1));
+    let (x, w) = (site.value(0), site.weight(1));
     let (width, outer) = x.dims.split_last()?;
     let width = width.constant()?;
     let rows = Rows::of(outer);
     let subgroups = width.div_ceil(target.subgroup).clamp(1, 256 / target.subgroup);
     let weight = Number::of(w.scalar)?;
-    let spec = Spec { rows, width, weight, eps: site.real(2), subgroups };
+    let spec = Spec { rows, width, weight, eps: site.real(2) as f32, subgroups };
     Some(vec![Launch {
         block: [subgroups * target.subgroup, 1, 1],
         grid: [rows.max(maxima), 1, 1],

@@ -2,7 +2,6 @@
 //!
 //! One thread per element of the result.
 use super::common::Rows;
-use crate::launch::Operands;
 use crate::{Binding, Case, Kernel, Launch, Target, Text};
 use ds4_ir::cost::Site;
 use ds4_ir::plan::Maxima;
@@ -31,7 +30,7 @@ struct Spec {
 }
 
 fn launches(site: &Site<'_>, maxima: &Maxima, _: &Target) -> Option<Vec<Launch>> {
-    let x = site.tensor(0);
+    let x = site.value(0);
     let width = x.dims[1].constant()?;
     let spec = Spec { rows: Rows::of(&x.dims[..1]), streams: site.int(1), width };
     let grid = [spec.rows.max(maxima), (spec.streams * width).div_ceil(THREADS), 1];

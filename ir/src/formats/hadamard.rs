@@ -5,6 +5,7 @@ use crate::Real;
 ///
 /// # Panics
 /// If the length is not a power of two.
+#[inline(always)]
 pub fn hadamard<F: Real>(x: &mut [F]) {
     let n = x.len();
     assert!(n.is_power_of_two(), "hadamard: expected a power of two, got {n} channels");

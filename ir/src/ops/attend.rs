@@ -3,7 +3,9 @@
 //! Keys come in one order whatever the split of the prompt: window positions ascending, then
 //! entries. What of the window lies before this step is read from the ring, the rest from this
 //! step's own rows.
-use super::dot;
+//!
+//! Products are added by fused multiplication and addition, in the order of [`dot`](super::dot): the
+//! keys of a long context are many, and this halves the instructions that they take.
 use super::infer::{Inferred, Sig, constant, same};
 use super::{Op, prim};
 use crate::view::{Frame, State, Tensor};
@@ -99,6 +101,17 @@ impl<F: Real> Window<F> {
     }
 }
 
+/// Σ aᵢ·bᵢ in the eight partial sums of [`dot`](super::dot), each product added without being rounded.
+pub fn fused_dot<F: Real>(a: &[F], b: &[F]) -> F {
+    assert!(a.len() == b.len(), "fused_dot of {} and {} elements", a.len(), b.len());
+    let mut sums = [F::ZERO; 8];
+    for (i, (x, y)) in a.iter().zip(b).enumerate() {
+        sums[i % 8] = x.mul_add(*y, sums[i % 8]);
+    }
+    let [a, b, c, d, e, f, g, h] = sums;
+    ((a + b) + (c + d)) + ((e + f) + (g + h))
+}
+
 /// Some heads of one token: `q` and `out` are `[heads, width]`, `keys` are the values too.
 pub fn attend<F: Real>(q: &[F], keys: &[&[F]], sinks: &[F], out: &mut [F]) {
     let width = out.len() / sinks.len();
@@ -107,7 +120,7 @@ pub fn attend<F: Real>(q: &[F], keys: &[&[F]], sinks: &[F], out: &mut [F]) {
     for ((q, out), sink) in q.chunks_exact(width).zip(out.chunks_exact_mut(width)).zip(sinks) {
         let mut max = *sink;
         for (s, key) in scores.iter_mut().zip(keys) {
-            *s = dot(q, key) * scale;
+            *s = fused_dot(q, key) * scale;
             max = max.max(*s);
         }
         let mut total = (*sink - max).exp();
@@ -115,7 +128,7 @@ pub fn attend<F: Real>(q: &[F], keys: &[&[F]], sinks: &[F], out: &mut [F]) {
         for (s, key) in scores.iter().zip(keys) {
             let e = (*s - max).exp();
             total += e;
-            out.iter_mut().zip(*key).for_each(|(o, k)| *o += e * *k);
+            out.iter_mut().zip(*key).for_each(|(o, k)| *o = e.mul_add(*k, *o));
         }
         out.iter_mut().for_each(|o| *o /= total);
     }

@@ -118,22 +118,26 @@ fn sigmoid<F: Real>(x: F) -> F {
     F::ONE / (F::ONE + (-x).exp())
 }
 
+/// `hc_gates` of one token: `scale` has three elements, `base` as many as `mix` and `out`.
+pub fn gates_of<F: Real>(mix: &[F], scale: &[F], base: &[F], rounds: usize, eps: F, out: &mut [F]) {
+    let n = streams_of(mix.len() as u32).expect("inferred") as usize;
+    let two = F::ONE + F::ONE;
+    for j in 0..n {
+        out[j] = sigmoid(mix[j] * scale[0] + base[j]) + eps;
+        out[n + j] = two * sigmoid(mix[n + j] * scale[1] + base[n + j]);
+    }
+    let combine = &mut out[2 * n..];
+    for (i, c) in combine.iter_mut().enumerate() {
+        *c = mix[2 * n + i] * scale[2] + base[2 * n + i];
+    }
+    sinkhorn(combine, n, rounds, eps);
+}
+
 fn hc_gates<F: Real>(f: &mut Frame<'_, F>) {
     let (mix, scale, base) = (f.tensor(0), f.weight(1).to_real::<F>(), f.weight(2).to_real::<F>());
-    let (rounds, eps) = (f.int(3), f.lit(4));
-    let width = mix.width();
-    let n = streams_of(width as u32).expect("inferred") as usize;
-    let two = F::ONE + F::ONE;
+    let (rounds, eps, width) = (f.int(3), f.lit(4), mix.width());
     for (out, m) in f.out_real().chunks_exact_mut(width).zip(mix.real().chunks_exact(width)) {
-        for j in 0..n {
-            out[j] = sigmoid(m[j] * scale[0] + base[j]) + eps;
-            out[n + j] = two * sigmoid(m[n + j] * scale[1] + base[n + j]);
-        }
-        let combine = &mut out[2 * n..];
-        for (i, c) in combine.iter_mut().enumerate() {
-            *c = m[2 * n + i] * scale[2] + base[2 * n + i];
-        }
-        sinkhorn(combine, n, rounds, eps);
+        gates_of(m, &scale, &base, rounds, eps, out);
     }
 }
 
@@ -160,12 +164,18 @@ fn sinkhorn<F: Real>(c: &mut [F], n: usize, rounds: usize, eps: F) {
     }
 }
 
+/// `hc_head_gates` of one token: `base` has as many elements as `mix` and `out`.
+pub fn head_gates_of<F: Real>(mix: &[F], scale: F, base: &[F], eps: F, out: &mut [F]) {
+    for ((o, m), base) in out.iter_mut().zip(mix).zip(base) {
+        *o = sigmoid(*m * scale + *base) + eps;
+    }
+}
+
 fn hc_head_gates<F: Real>(f: &mut Frame<'_, F>) {
     let (mix, scale, base) = (f.tensor(0), f.weight(1).to_real::<F>(), f.weight(2).to_real::<F>());
-    let eps = f.lit(3);
-    let m = mix.real();
-    for (i, o) in f.out_real().iter_mut().enumerate() {
-        *o = sigmoid(m[i] * scale[0] + base[i % base.len()]) + eps;
+    let (eps, width) = (f.lit(3), mix.width());
+    for (out, m) in f.out_real().chunks_exact_mut(width).zip(mix.real().chunks_exact(width)) {
+        head_gates_of(m, scale[0], &base, eps, out);
     }
 }
 

@@ -11,12 +11,12 @@ pub mod attend;
 mod compress;
 mod define;
 mod fused;
-mod hc;
+pub mod hc;
 mod index;
 mod infer;
 mod linear;
-mod moe;
-mod norm;
+pub mod moe;
+pub mod norm;
 mod rope;
 mod rows;
 

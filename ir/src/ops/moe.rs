@@ -111,16 +111,20 @@ fn sum_type(s: &Sig<'_>) -> Inferred {
     Ok(f32(with_last(&x[..2], constant(0, x[2])?)))
 }
 
+/// `router_scores` of one element.
+#[inline(always)]
+pub fn router_score<F: Real>(x: F) -> F {
+    // softplus without overflow: max(x, 0) + ln(1 + e^-|x|)
+    (x.max(F::ZERO) + (-x.abs()).exp().ln_1p()).sqrt()
+}
+
 fn router_scores<F: Real>(f: &mut Frame<'_, F>) {
     let x = f.tensor(0).real();
-    for (o, x) in f.out_real().iter_mut().zip(x) {
-        // softplus without overflow: max(x, 0) + ln(1 + e^-|x|)
-        *o = (x.max(F::ZERO) + (-x.abs()).exp().ln_1p()).sqrt();
-    }
+    f.out_real().iter_mut().zip(x).for_each(|(o, x)| *o = router_score(*x));
 }
 
 /// Weights of the chosen experts: their scores over the sum of them, times `scale`.
-fn weigh<F: Real>(scores: &[F], chosen: impl Iterator<Item = usize>, scale: F, out: &mut [Route<F>]) {
+pub fn weigh<F: Real>(scores: &[F], chosen: impl Iterator<Item = usize>, scale: F, out: &mut [Route<F>]) {
     for (route, expert) in out.iter_mut().zip(chosen) {
         let weight = scores[expert];
         *route = Route { expert: i32::try_from(expert).expect("experts fit an i32"), weight };
@@ -169,15 +173,18 @@ fn expert_matmul<F: Real>(f: &mut Frame<'_, F>) {
     }
 }
 
+/// `swiglu` of one element of gate and up.
+#[inline(always)]
+pub fn swiglu_of<F: Real>(mut gate: F, mut up: F, clamp: F) -> F {
+    if clamp > F::ZERO {
+        (gate, up) = (gate.min(clamp), up.max(-clamp).min(clamp));
+    }
+    gate / (F::ONE + (-gate).exp()) * up
+}
+
 fn swiglu<F: Real>(f: &mut Frame<'_, F>) {
     let (gate, up, clamp) = (f.tensor(0).real(), f.tensor(1).real(), f.lit(2));
-    for (o, (g, u)) in f.out_real().iter_mut().zip(gate.iter().zip(up)) {
-        let (mut g, mut u) = (*g, *u);
-        if clamp > F::ZERO {
-            (g, u) = (g.min(clamp), u.max(-clamp).min(clamp));
-        }
-        *o = g / (F::ONE + (-g).exp()) * u;
-    }
+    f.out_real().iter_mut().zip(gate.iter().zip(up)).for_each(|(o, (g, u))| *o = swiglu_of(*g, *u, clamp));
 }
 
 fn route_scale<F: Real>(f: &mut Frame<'_, F>) {

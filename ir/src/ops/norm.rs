@@ -48,7 +48,7 @@ fn flat_norm_type(s: &Sig<'_>) -> Inferred {
 }
 
 /// The factor that gives `row` an RMS of one.
-fn scale<F: Real>(row: &[F], eps: F) -> F {
+pub fn scale<F: Real>(row: &[F], eps: F) -> F {
     let mean = super::dot(row, row) / F::from_f64(row.len() as f64);
     F::ONE / (mean + eps).sqrt()
 }

@@ -57,38 +57,37 @@ fn rope_type(s: &Sig<'_>) -> Inferred {
     Ok(Type::Tensor(x.clone()))
 }
 
-/// Angular frequencies of the `dims / 2` pairs, in `f32` as the reference computes them (spec 2.2).
-fn frequencies(dims: usize, base: f64, yarn: [f64; 4]) -> Vec<f32> {
+/// Angular frequency of pair `i` of `dims / 2`, in `f32` as the reference computes it (spec 2.2).
+fn frequency(i: usize, dims: usize, base: f64, yarn: [f64; 4]) -> f32 {
     let [factor, orig, fast, slow] = yarn;
+    let exponent = (2 * i) as f32 / dims as f32;
+    // The power is taken in binary64 and rounded once: libraries differ in their powf.
+    let f = 1.0 / (f64::from(base as f32).powf(f64::from(exponent)) as f32);
+    if factor == 1.0 {
+        return f;
+    }
     let correction = |turns: f64| {
         dims as f64 * (orig / (turns * std::f64::consts::TAU)).ln() / (2.0 * f64::from(base as f32).ln())
     };
     let lo = correction(fast).floor().max(0.0);
     let hi = correction(slow).ceil().min(dims as f64 - 1.0);
-    let pair = |i: usize| {
-        let exponent = (2 * i) as f32 / dims as f32;
-        // The power is taken in binary64 and rounded once: libraries differ in their powf.
-        let f = 1.0 / (f64::from(base as f32).powf(f64::from(exponent)) as f32);
-        if factor == 1.0 {
-            return f;
-        }
-        let ramp = ((i as f32 - lo as f32) / (hi - lo).max(1e-3) as f32).clamp(0.0, 1.0);
-        let keep = 1.0 - ramp;
-        f / factor as f32 * (1.0 - keep) + f * keep
-    };
-    (0..dims / 2).map(pair).collect()
+    let ramp = ((i as f32 - lo as f32) / (hi - lo).max(1e-3) as f32).clamp(0.0, 1.0);
+    let keep = 1.0 - ramp;
+    f / factor as f32 * (1.0 - keep) + f * keep
 }
 
 fn rope_table<F: Real>(f: &mut Frame<'_, F>) {
     let (pos, dims) = (f.tensor(0).int(), f.int(1));
     let number = |i| f.lit(i).to_f64();
-    let freqs = frequencies(dims, number(2), [number(3), number(4), number(5), number(6)]);
-    for (row, p) in f.out_real().chunks_exact_mut(dims).zip(pos) {
-        for (pair, freq) in row.chunks_exact_mut(2).zip(&freqs) {
+    let (base, yarn) = (number(2), [number(3), number(4), number(5), number(6)]);
+    let table = f.out_real();
+    for i in 0..dims / 2 {
+        let freq = frequency(i, dims, base, yarn);
+        for (row, p) in table.chunks_exact_mut(dims).zip(pos) {
             // The product is rounded to f32 on purpose (spec 6.1), then reduced accurately.
             let angle = f64::from(*p as f32 * freq);
-            pair[0] = F::from_f64(angle.cos());
-            pair[1] = F::from_f64(angle.sin());
+            row[2 * i] = F::from_f64(angle.cos());
+            row[2 * i + 1] = F::from_f64(angle.sin());
         }
     }
 }

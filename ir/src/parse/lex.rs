@@ -79,7 +79,9 @@ impl<'a> Cursor<'a> {
             cursor.lex_line(line, offset)?;
             offset += line.len();
         }
-        cursor.tokens.push((Token::End, text.len()));
+        // The end of a text is where its last line with code ends: an error there has a line to show.
+        let end = cursor.tokens.last().map_or(0, |(_, offset)| *offset);
+        cursor.tokens.push((Token::End, end));
         Ok(cursor)
     }
 

@@ -5,6 +5,7 @@ use ds4_models::{Checkpoint, Content, Place, StoredType, Tensor, mtp_tensors, te
 use std::path::{Path, PathBuf};
 
 /// Whose names a file has.
+#[allow(dead_code, reason = "not every test writes both")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Names {
     DwarfStar,
@@ -121,7 +122,8 @@ pub(crate) fn file_bytes(metadata: &[(String, Value)], tensors: &[Written]) -> V
 fn ids(checkpoint: &Checkpoint, name: &str) -> Vec<u8> {
     let entry = checkpoint.weight(name).unwrap();
     let [codes, _] = entry_bytes(checkpoint, &entry);
-    codes.chunks_exact(8).flat_map(|b| b[..4].to_vec()).collect()
+    let size = entry.ty.scalar.row_bytes(1);
+    codes.chunks_exact(size).flat_map(|b| b[..4].to_vec()).collect()
 }
 
 /// A weight's numbers, decoded by the rules of spec 4.4.
@@ -147,7 +149,14 @@ fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
             let nibbles = codes.iter().flat_map(|b| [b & 15, b >> 4]);
             nibbles.enumerate().map(|(i, c)| e2m1(c) * power(scales[i / 32])).collect()
         }
-        other => panic!("{name} is {other}"),
+        _ => {
+            let mut all = vec![0f32; codes.len() / entry.ty.scalar.row_bytes(width) * width];
+            let encoded = codes.chunks_exact(entry.ty.scalar.row_bytes(width));
+            all.chunks_exact_mut(width).zip(encoded).for_each(|(row, bytes)| {
+                ds4_ir::formats::decode_row(entry.ty.scalar, bytes, row);
+            });
+            all
+        }
     }
 }
 

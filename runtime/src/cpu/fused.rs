@@ -70,7 +70,17 @@ impl Composite {
                 parts.push(Part::View(of[0], tensor(ty)));
                 continue;
             }
-            let kernel = super::kernel(&Site { op, args: &args, ty, maxima: site.maxima });
+            let formal = |a: &usize| match definition.terms[*a] {
+                Term::Formal(at) => Some(at),
+                _ => None,
+            };
+            let operands: Vec<Option<usize>> = of.iter().map(formal).collect();
+            let packings = site.products.of_part(&operands);
+            let products = site.products.part(&packings);
+            let kernel =
+                super::kernel(&Site { op, args: &args, ty, maxima: site.maxima, products: &products });
+            let packed = operands.iter().enumerate().filter(|(i, _)| products.is_packed(*i));
+            packed.filter_map(|(_, operand)| *operand).for_each(|at| site.products.mark(at));
             let run = Run { kernel, args: of.clone() };
             if i == last {
                 parts.push(Part::Root(run));

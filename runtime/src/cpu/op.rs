@@ -1,9 +1,10 @@
 //! How an op runs on the processor: phases in turn, each of tasks that may run at once.
 use super::Kernel;
+use super::Products;
 use super::frame::SharedFrame;
 use ds4_ir::ops::SigArg;
 use ds4_ir::plan::Maxima;
-use ds4_ir::{Op, Type};
+use ds4_ir::{Lit, Op, Type};
 
 /// Runs the launches of one node. The phases of a launch follow each other; the tasks of a phase run in
 /// any order, on any thread, and beside the tasks of other launches of the wave.
@@ -40,6 +41,27 @@ pub(crate) struct Site<'a> {
     pub(crate) ty: &'a Type,
     /// Largest sizes of a step.
     pub(crate) maxima: &'a Maxima,
+    /// The kernels of its products.
+    pub(crate) products: &'a Products<'a>,
+}
+
+impl Site<'_> {
+    /// Operand `i`, a whole literal.
+    pub(crate) fn int(&self, i: usize) -> usize {
+        match self.args[i] {
+            SigArg::Lit(Lit::Int(n)) => usize::try_from(*n).expect("a literal of this op is not negative"),
+            _ => panic!("operand {i} of `{}` is no whole number", self.op.name),
+        }
+    }
+
+    /// Operand `i`, a literal number.
+    pub(crate) fn real(&self, i: usize) -> f32 {
+        match self.args[i] {
+            SigArg::Lit(Lit::Real(x)) => *x as f32,
+            SigArg::Lit(Lit::Int(n)) => *n as f32,
+            _ => panic!("operand {i} of `{}` is no number", self.op.name),
+        }
+    }
 }
 
 /// A function over the whole launch, as one task.

@@ -2,6 +2,7 @@
 use super::{Api, Code, Device, DeviceMemory, Kernel, Wanted, open};
 use crate::artifact::{Binding, Kernels};
 use crate::program::Place;
+use crate::tune::Choices;
 use crate::weights::Weights;
 use crate::{Error, Result};
 use ds4_ir::plan::{ALIGN, Plan};
@@ -128,11 +129,12 @@ impl Backend {
         }
         let mut tables = Tables::default();
         let (constants, constant_at) = constants(&device, kernels)?;
+        let choices = Choices::of(None);
         let mut programs = Vec::new();
         for (b, bucket) in plan.buckets.iter().enumerate() {
             let mut program = Vec::new();
             for (index, call) in module.graphs[main].calls.iter().enumerate() {
-                let place = Place::new(module, bucket, main, index);
+                let place = Place::new(module, bucket, main, index, (weights, &choices));
                 let names = &plan.launches[call.func].launches;
                 for (name, launches) in names.iter().zip(&kernels.launches[b][call.func]) {
                     let node = Resolver {

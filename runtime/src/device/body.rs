@@ -2,6 +2,7 @@
 use super::backend::{Argument, Backend, Planned};
 use super::{DeviceMemory, Launch, Place, Recording, record};
 use crate::body::{Body, Turn, capacity, forgets, param_len, row_ranges};
+use crate::times::Times;
 use crate::{Engine, Error, Result};
 use ds4_ir::plan::state_bytes;
 use std::ops::Range;
@@ -103,7 +104,7 @@ impl Body for DeviceBody {
         Ok(())
     }
 
-    fn run(&mut self, turn: &Turn<'_>, cancel: &AtomicBool) -> Result<()> {
+    fn run(&mut self, turn: &Turn<'_>, cancel: &AtomicBool, _times: Option<&mut Times>) -> Result<()> {
         if cancel.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
         }

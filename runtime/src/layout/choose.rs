@@ -2,10 +2,11 @@
 use super::{Layouts, Summary, lay_out, summary};
 use crate::cpu::product::{Packing, isas, kernels};
 use crate::engine::tables;
+use crate::tune::fast_input;
 use crate::weights::packed_sizes;
 use crate::{Artifact, process};
 use ds4_ir::plan::state_bytes;
-use ds4_ir::{Class, Scalar, TensorType};
+use ds4_ir::{Class, TensorType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -48,16 +49,15 @@ fn of(artifact: &Artifact, expanded: bool, file: &str) -> Option<Layouts> {
     if artifact.module.class != Class::Fast {
         return None;
     }
-    let products = products(artifact);
-    let packing = |ty: &TensorType| best(ty, expanded);
-    let entries = artifact.table.entries.iter().filter(|e| products.contains(e.name.as_str()));
+    let products = products(artifact).into_iter().map(|i| &artifact.module.weights[i]);
     let packings: BTreeMap<&str, Packing> =
-        entries.filter_map(|e| Some((e.name.as_str(), packing(&e.ty)?))).collect();
+        products.filter_map(|w| Some((w.name.as_str(), best(&w.ty, expanded)?))).collect();
     (!packings.is_empty()).then(|| lay_out(&artifact.table, &packings, file.to_string()))
 }
 
-/// Names of the matrices that graph `main` multiplies with: those that it does not index by token id.
-fn products(artifact: &Artifact) -> BTreeSet<&str> {
+/// The matrices that graph `main` multiplies with, by index of the module's list: weights that it does
+/// not index by token id.
+pub(crate) fn products(artifact: &Artifact) -> BTreeSet<usize> {
     let module = &artifact.module;
     let mut found = BTreeSet::new();
     for call in module.graph("main").iter().flat_map(|g| &g.calls) {
@@ -68,14 +68,14 @@ fn products(artifact: &Artifact) -> BTreeSet<&str> {
             .map(|(w, _)| w.index())
             .collect();
         let read = call.weights.iter().enumerate().filter(|(i, _)| !indexed.contains(i));
-        found.extend(read.map(|(_, w)| module.weights[*w].name.as_str()));
+        found.extend(read.map(|(_, w)| *w).filter(|w| module.weights[*w].ty.dims.len() > 1));
     }
     found
 }
 
 /// The packing of a weight that this machine's kernels prefer, `None` if they prefer it as stored.
 fn best(ty: &TensorType, expanded: bool) -> Option<Packing> {
-    let input = if ty.scalar.block() == 256 { Scalar::Q8K } else { Scalar::Q8_0 };
+    let input = fast_input(ty.scalar);
     let stored = packed_sizes(Packing::Stored, ty)?.1 + scale_bytes(ty);
     let usable = kernels().filter(|k| {
         (k.weight, k.input) == (ty.scalar, input) && k.packing != Packing::Stored && isas().contains(&k.isa)

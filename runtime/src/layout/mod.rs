@@ -22,6 +22,7 @@ use std::sync::atomic::AtomicBool;
 
 pub use crate::artifact::Layouts;
 pub use build::{Built, build};
+pub(crate) use choose::products;
 pub use choose::{Choice, choose};
 
 /// Chunks whose checksums are compared on opening if the file's time of change is another.

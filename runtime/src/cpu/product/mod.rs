@@ -14,14 +14,19 @@
 //!
 //! Codes of `q8_0` and `q8_k` inputs lie in ±127, as [`ds4_ir::formats::encode_row`] makes them; weight
 //! codes are arbitrary bytes. A NaN equals any other.
+//! A prepared row of `f32` is the row itself where its width [`is_plain`].
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod bytes;
 mod decoded;
 mod packing;
 mod prepared;
+mod repack;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod twin;
 
 pub(crate) use packing::Packing;
@@ -73,6 +78,7 @@ pub(crate) fn isas() -> &'static [Isa] {
 
 /// One input row and the result row that its products go to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
 pub(crate) struct Column {
     /// Index of the prepared row.
     pub(crate) input: u32,
@@ -108,6 +114,11 @@ impl<'a> Job<'a> {
         // SAFETY: the cells of a job's rows and columns belong to the thread that runs it.
         unsafe { self.out.write(column.result as usize, row, products) }
     }
+}
+
+/// Whether kernels read an `f32` row of that width as it lies, without preparing it.
+pub(crate) fn is_plain(width: usize) -> bool {
+    width.is_multiple_of(16)
 }
 
 /// Makes of one input row, of so many elements, what a kernel reads.
@@ -150,6 +161,8 @@ pub(crate) fn kernels() -> impl Iterator<Item = &'static ProductKernel> {
 static TABLES: &[&[&[ProductKernel]]] = &[
     #[cfg(target_arch = "x86_64")]
     avx512::KERNELS,
+    #[cfg(target_arch = "x86_64")]
+    avx2::KERNELS,
     &[twin::KERNELS, decoded::KERNELS],
 ];
 

@@ -60,3 +60,14 @@ pub(super) fn fill<'a, const B: usize, const S: usize>(
         *sum = factor * x.iter().map(|x| i32::from(*x)).sum::<i32>();
     }
 }
+
+/// Half of 2^(code - 127) by code; 255 is NaN.
+pub(super) static HALF_E8M0: [f32; 256] = {
+    let mut half = [f32::NAN; 256];
+    let mut code = 0;
+    while code < 255 {
+        half[code] = f32::from_bits(if code < 2 { 0x0020_0000 << code } else { (code as u32 - 1) << 23 });
+        code += 1;
+    }
+    half
+};

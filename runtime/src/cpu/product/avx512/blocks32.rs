@@ -160,17 +160,6 @@ unsafe fn unsigned<const F: u8>(block: *const u8, left: usize) -> __m256i {
     }
 }
 
-/// Half of 2^(code - 127) by code; 255 is NaN.
-static HALF_E8M0: [f32; 256] = {
-    let mut half = [f32::NAN; 256];
-    let mut code = 0;
-    while code < 255 {
-        half[code] = f32::from_bits(if code < 2 { 0x0020_0000 << code } else { (code as u32 - 1) << 23 });
-        code += 1;
-    }
-    half
-};
-
 /// The scales that lie at eight places.
 ///
 /// # Safety
@@ -184,7 +173,7 @@ unsafe fn scales_of_8<const F: u8>(at: &[*const u8; 8]) -> __m256 {
             let d = |i: usize| at[i].cast::<i16>().read_unaligned();
             return _mm256_cvtph_ps(_mm_setr_epi16(d(0), d(1), d(2), d(3), d(4), d(5), d(6), d(7)));
         }
-        let d = |i: usize| HALF_E8M0[usize::from(*at[i])];
+        let d = |i: usize| prepared::HALF_E8M0[usize::from(*at[i])];
         _mm256_setr_ps(d(0), d(1), d(2), d(3), d(4), d(5), d(6), d(7))
     }
 }

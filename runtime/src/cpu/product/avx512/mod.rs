@@ -4,13 +4,15 @@
 //! works on the present ones. With many columns it decodes a tile of weight rows once.
 #![allow(clippy::needless_range_loop, reason = "several arrays of vectors go side by side")]
 
+mod blocks256;
 mod blocks32;
 mod decoded;
+mod unit;
 
 use super::{Isa, ProductKernel, isas};
 use std::arch::x86_64::*;
 
-pub(super) static KERNELS: &[&[ProductKernel]] = &[blocks32::KERNELS, decoded::KERNELS];
+pub(super) static KERNELS: &[&[ProductKernel]] = &[blocks32::KERNELS, blocks256::KERNELS, decoded::KERNELS];
 
 /// Panics on a machine without the instruction set: what makes a call of a kernel sound.
 fn check_machine() {
@@ -52,4 +54,18 @@ fn transposed(v: [__m512i; 8]) -> [__m512i; 8] {
         join(second, low.1.0, high.1.0),
         join(second, low.1.1, high.1.1),
     ]
+}
+
+/// Eight vectors of sixteen integers to the sums of their halves: those of the lower halves first.
+#[inline]
+#[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
+fn sums_of_8_wide(v: [__m512i; 8]) -> __m512i {
+    let add32 = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let add64 = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    let low = add64(add32(v[0], v[1]), add32(v[2], v[3]));
+    let high = add64(add32(v[4], v[5]), add32(v[6], v[7]));
+    let first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+    let second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    let join = |at| _mm512_permutex2var_epi64(low, at, high);
+    _mm512_add_epi32(join(first), join(second))
 }

@@ -60,6 +60,23 @@ fn every_pair_of_types_has_a_kernel() {
 }
 
 #[test]
+fn packings_keep_every_bit() {
+    let mut noise = Noise(3);
+    for (packing, scalar) in [
+        (Packing::IndexSigns, Scalar::Iq2Xxs),
+        (Packing::SignPlanes, Scalar::Iq2Xxs),
+        (Packing::Transposed, Scalar::Q2K),
+    ] {
+        let w = Weight::new(scalar, 64, 768, Flavour::Any, &mut noise);
+        let mut back = vec![0; w.stored().codes.len()];
+        packing.unpack(&w.packed(packing), 768, &mut back);
+        assert!(back == w.stored().codes, "{}", packing.name());
+        assert_eq!(packing.packed_bytes(scalar, 64, 300), None);
+        assert_eq!(packing.packed_bytes(Scalar::F32, 64, 768), None);
+    }
+}
+
+#[test]
 fn packings_have_names() {
     for k in kernels() {
         assert_eq!(Packing::parse(k.packing.name()), Some(k.packing), "{}", k.name);
