@@ -45,7 +45,7 @@ impl fmt::Display for CompileTarget {
 }
 
 /// What a command runs the model on.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug)]
 pub struct DeviceArgs {
     /// What runs the model: auto, cpu, cuda, hip, metal; a GPU's architecture may follow (cuda:sm_90)
     #[arg(long, default_value = "auto", value_name = "NAME", value_parser = name)]
@@ -53,6 +53,12 @@ pub struct DeviceArgs {
     /// Number of the GPU, or `emulate` for an emulated one (needs clang)
     #[arg(long, value_name = "N|emulate", value_parser = device)]
     pub device: Option<String>,
+}
+
+impl Default for DeviceArgs {
+    fn default() -> DeviceArgs {
+        DeviceArgs { target: "auto".to_string(), device: None }
+    }
 }
 
 fn name(text: &str) -> Result<String, String> {
