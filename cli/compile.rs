@@ -84,7 +84,17 @@ pub fn compile(model: &Path, folder: &Path, request: Request) -> Result<Artifact
         files: marks,
         samples,
     };
-    Ok(Artifact { meta, module, plan, table, tokenizer, kernels, selftest: None, layouts: None, tuning: None })
+    Ok(Artifact {
+        meta,
+        module,
+        plan,
+        table,
+        tokenizer,
+        kernels,
+        selftest: None,
+        layouts: None,
+        tuning: None,
+    })
 }
 
 /// The kernels of a module, `None` for the processor, which has its own.

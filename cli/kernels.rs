@@ -16,7 +16,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// # Errors
 /// Every node that the target has no kernel for, by op and types; a text that cannot be made.
-pub fn kernels(module: &Module, plan: &Plan, target: Target, told: &mut dyn FnMut(String)) -> Result<Kernels> {
+pub fn kernels(
+    module: &Module,
+    plan: &Plan,
+    target: Target,
+    told: &mut dyn FnMut(String),
+) -> Result<Kernels> {
     let mut table = Table::default();
     let mut missing = BTreeSet::new();
     let mut all = Vec::new();
@@ -55,10 +60,8 @@ pub fn kernels(module: &Module, plan: &Plan, target: Target, told: &mut dyn FnMu
     }
     let mut texts = emit_all(&table.specs, target)?;
     compile_all(&mut texts, target, told)?;
-    let constants = table.constants.iter().map(|c| artifact::Constant {
-        name: c.name.to_string(),
-        bytes: (c.bytes)(),
-    });
+    let constants =
+        table.constants.iter().map(|c| artifact::Constant { name: c.name.to_string(), bytes: (c.bytes)() });
     let constants = constants.collect();
     let (target, subgroup) = (target.to_string(), target.subgroup);
     Ok(Kernels { target, subgroup, texts, constants, launches: all })
@@ -165,7 +168,10 @@ fn compile_all(texts: &mut [KernelText], target: Target, told: &mut dyn FnMut(St
     if let Err(why) = compile("", target.arch) {
         let why = why.to_string();
         if why.contains("found none") {
-            told(format!("no binaries, the driver will compile {} texts when they are loaded: {why}", texts.len()));
+            told(format!(
+                "no binaries, the driver will compile {} texts when they are loaded: {why}",
+                texts.len()
+            ));
             return Ok(());
         }
     }

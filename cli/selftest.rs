@@ -43,7 +43,11 @@ pub fn make(artifact: &Artifact, model: &Path, folder: &Path, hash: bool) -> Res
         let logits = values[graph.results[0]].buffer.real().iter().map(|x| *x as f32).collect();
         ("interpreter f64", logits)
     } else {
-        let exact = compile(model, folder, Request { class: Class::Exact, ctx: Some(module.ctx), target: CompileTarget::Cpu })?;
+        let exact = compile(
+            model,
+            folder,
+            Request { class: Class::Exact, ctx: Some(module.ctx), target: CompileTarget::Cpu },
+        )?;
         ("engine exact", run(&Engine::new(exact, folder, 0)?, &ids)?)
     };
     let hashes = if small || hash { hash_files(artifact, folder)? } else { Vec::new() };

@@ -23,7 +23,9 @@ impl CompileTarget {
         if text == "cpu" {
             return Ok(CompileTarget::Cpu);
         }
-        Target::parse(text).map(CompileTarget::Gpu).map_err(|why| why.replacen("expected ", "expected cpu, ", 1))
+        Target::parse(text)
+            .map(CompileTarget::Gpu)
+            .map_err(|why| why.replacen("expected ", "expected cpu, ", 1))
     }
 
     /// Where the passes take their prices from.
@@ -95,7 +97,10 @@ impl DeviceArgs {
             asked => asked == api(made_for),
         };
         if !fits {
-            bail!("target: expected an artifact for {}, got one for {made_for}; compile the model again", self.target);
+            bail!(
+                "target: expected an artifact for {}, got one for {made_for}; compile the model again",
+                self.target
+            );
         }
         if made_for == "cpu" && self.device.is_some() {
             bail!("--device: expected with a GPU target, got an artifact for the processor");

@@ -84,7 +84,8 @@ fn check(target: &str) {
     for name in FIXTURES {
         let expected = Expected::read(&fixture(name).join("expected.safetensors"));
         let n: usize = SPLIT.iter().sum();
-        let (ids, vocab) = (&expected.ids("input_ids")[..n], expected.shape("logits").last().copied().unwrap());
+        let (ids, vocab) =
+            (&expected.ids("input_ids")[..n], expected.shape("logits").last().copied().unwrap());
         let mut session = engine(artifact(name, target)).session().unwrap_or_else(|e| panic!("{e}"));
         let (mut logits, mut at) = (Vec::new(), 0);
         for part in SPLIT {
@@ -142,7 +143,8 @@ fn states_on_a_device_go_into_a_store_and_back() {
     let mut again = engine.session().unwrap();
     let restored = again.restore(&store, &ids[..100]);
     assert_eq!((restored.tokens, restored.logits), (100, row));
-    let (a, b) = (advance(&mut session, &ids[100..110], Want::All), advance(&mut again, &ids[100..110], Want::All));
+    let (a, b) =
+        (advance(&mut session, &ids[100..110], Want::All), advance(&mut again, &ids[100..110], Want::All));
     assert_eq!(a, b, "a restored session computes the same bits");
     session.rewind(4).unwrap();
     let later = advance(&mut session, &ids[106..110], Want::All);

@@ -1,8 +1,8 @@
 //! `--emit`: a form of the model on its way to an artifact, as text.
+use crate::target::CompileTarget;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use ds4_ir::Module;
-use crate::target::CompileTarget;
 use ds4_passes::{Machine, Phase, dot, optimize, planned, report};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -79,9 +79,7 @@ impl EmitArgs {
         Ok(match emit {
             Emit::Planned => planned(&module, &plan),
             Emit::Dot => dot(&module),
-            Emit::ReportJson => {
-                report::report(&module, &plan, prices, machine.as_ref()).to_json() + "\n"
-            }
+            Emit::ReportJson => report::report(&module, &plan, prices, machine.as_ref()).to_json() + "\n",
             _ => report::report(&module, &plan, prices, machine.as_ref()).to_string(),
         })
     }

@@ -85,7 +85,8 @@ fn describe_kernels(module: &Module, plan: &Plan, kernels: &Kernels) -> String {
     for (i, t) in kernels.texts.iter().enumerate() {
         let threads: u32 = t.block.iter().product();
         let (source, binary) = (t.source.len(), t.binary.len());
-        text += &format!("  {i:>4} {:<24} {threads:>5} {:>7} {source:>7} {binary:>7}\n", t.entry, t.shared_bytes);
+        text +=
+            &format!("  {i:>4} {:<24} {threads:>5} {:>7} {source:>7} {binary:>7}\n", t.entry, t.shared_bytes);
     }
     for (bucket, funcs) in plan.buckets.iter().zip(&kernels.launches) {
         text += &format!("\nlaunches of steps of up to {} tokens: value, text, grid\n", bucket.maxima.tokens);

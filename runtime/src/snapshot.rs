@@ -1,6 +1,6 @@
 //! Sessions and the store: what identifies a session's states, and how their rows go in and out.
-use crate::store::{Boundary, Capture, Layout, Reason, Restored, StateRows, Store, StoreError};
 use crate::Session;
+use crate::store::{Boundary, Capture, Layout, Reason, Restored, StateRows, Store, StoreError};
 use std::ops::Range;
 
 /// Version of the layout of states: another one cannot read the rows of this one.
@@ -31,7 +31,8 @@ impl Session {
         let mut restored = store.restore(&layout, &tokens[..tokens.len().min(ctx)], self);
         if let Some(why) = self.fault.take() {
             let of = restored.of;
-            restored = Restored { tokens: 0, of, reason: Reason::Device(why.to_string()), logits: Vec::new() };
+            restored =
+                Restored { tokens: 0, of, reason: Reason::Device(why.to_string()), logits: Vec::new() };
         }
         self.set_restored(restored.tokens);
         restored

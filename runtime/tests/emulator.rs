@@ -22,8 +22,12 @@ fn cache() -> PathBuf {
 }
 
 /// Every API with an architecture and its subgroup.
-const TARGETS: [(Api, &str, u32); 4] =
-    [(Api::Cuda, "sm_90", 32), (Api::Hip, "gfx1151", 32), (Api::Hip, "gfx942", 64), (Api::Metal, "metal", 32)];
+const TARGETS: [(Api, &str, u32); 4] = [
+    (Api::Cuda, "sm_90", 32),
+    (Api::Hip, "gfx1151", 32),
+    (Api::Hip, "gfx942", 64),
+    (Api::Metal, "metal", 32),
+];
 
 /// Whether there is a clang; says by name what is skipped if not.
 fn has_clang(test: &str) -> bool {
@@ -47,7 +51,9 @@ fn device(api: Api, arch: &str) -> Arc<dyn Device> {
 /// A kernel `f(x, y, sums)` in the language of `api`.
 fn text(api: Api, subgroup: u32, body: &str) -> String {
     let sum = |shuffle: &str| {
-        format!("[&] {{ float s = y[i]; for (int m = 1; m < {subgroup}; m *= 2) s += {shuffle}; return s; }}()")
+        format!(
+            "[&] {{ float s = y[i]; for (int m = 1; m < {subgroup}; m *= 2) s += {shuffle}; return s; }}()"
+        )
     };
     let (head, barrier, sum) = match api {
         Api::Cuda | Api::Hip => {

@@ -1,7 +1,7 @@
 //! What a session refuses, and that it goes on with the same bits after every interruption.
 use crate::common::{Expected, engine, fixture};
-use ds4_ir::Class;
 use ds4::target::CompileTarget;
+use ds4_ir::Class;
 use ds4_runtime::{Engine, Error, Session, Want};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

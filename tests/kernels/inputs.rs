@@ -66,7 +66,9 @@ impl Setting<'_> {
         let (width, outer) = dims.split_last().expect("a tensor has an axis");
         let rows: usize = outer.iter().product();
         match (ty.scalar, name) {
-            (Scalar::I32, _) => self.ints(random, name, rows, *width).iter().flat_map(|n| n.to_le_bytes()).collect(),
+            (Scalar::I32, _) => {
+                self.ints(random, name, rows, *width).iter().flat_map(|n| n.to_le_bytes()).collect()
+            }
             (Scalar::Route, _) => routes(random, rows, *width, self.experts()),
             (Scalar::F32, "scores") => scores(random, rows, *width),
             (scalar, _) => encoded(random, scalar, rows, *width),
@@ -127,7 +129,8 @@ fn scores(random: &mut Random, rows: usize, width: usize) -> Bytes {
     let mut all = Vec::new();
     for _ in 0..rows {
         let seen = random.below(width + 1);
-        let score = |j: usize| if j < seen { (random.real() * 16.0).round() / 16.0 } else { f32::NEG_INFINITY };
+        let score =
+            |j: usize| if j < seen { (random.real() * 16.0).round() / 16.0 } else { f32::NEG_INFINITY };
         all.extend((0..width).map(score).flat_map(f32::to_le_bytes));
     }
     all

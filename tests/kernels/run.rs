@@ -5,7 +5,9 @@ use ds4_codegen::{Binding, Case, Kernel, Target, launches, scratch_bytes, step};
 use ds4_ir::cost::{Site, args_of};
 use ds4_ir::plan::Maxima;
 use ds4_ir::view::{Data, DataMut, Frame, Operand, Out, Route, State, StateMut, Tensor, WeightView};
-use ds4_ir::{Arg, Bind, Dim, Func, Node, Real, Role, Scalar, StateType, Sym, TensorType, Type, Value, formats};
+use ds4_ir::{
+    Arg, Bind, Dim, Func, Node, Real, Role, Scalar, StateType, Sym, TensorType, Type, Value, formats,
+};
 use ds4_runtime::device::emulator::{Emulator, Options, Order};
 use ds4_runtime::device::{self, Api, Code, Device, DeviceMemory, Launch, Place, Wanted};
 use std::collections::BTreeMap;
@@ -284,8 +286,7 @@ impl Step<'_> {
     /// What the op's meaning gives in double precision.
     fn judge(&self) -> Elements {
         let types: Vec<Option<&TensorType>> = self.node.args.iter().map(|a| self.tensor_type(a)).collect();
-        let dims: Vec<Vec<usize>> =
-            types.iter().map(|t| t.map_or(Vec::new(), |t| self.dims(t))).collect();
+        let dims: Vec<Vec<usize>> = types.iter().map(|t| t.map_or(Vec::new(), |t| self.dims(t))).collect();
         let elements: Vec<Option<Elements>> = (0..self.node.args.len()).map(|i| self.elements(i)).collect();
         let items: Vec<Vec<(&[u8], &[u8])>> = self.weights.iter().map(|w| borrowed(w.as_deref())).collect();
         let writes = self.node.op.writes();
@@ -336,7 +337,10 @@ impl Step<'_> {
     }
 
     fn dims(&self, ty: &TensorType) -> Vec<usize> {
-        debug_assert!(ty.dims.iter().all(|d| matches!(d, Dim::Const(_) | Dim::Sym(Sym::Tokens | Sym::Wanted | Sym::Entries(_) | Sym::Closed(_)))));
+        debug_assert!(ty.dims.iter().all(|d| matches!(
+            d,
+            Dim::Const(_) | Dim::Sym(Sym::Tokens | Sym::Wanted | Sym::Entries(_) | Sym::Closed(_))
+        )));
         self.bind.dims(ty)
     }
 

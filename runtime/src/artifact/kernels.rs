@@ -156,7 +156,10 @@ impl Kernels {
         for text in &self.texts {
             let threads: u64 = text.block.iter().map(|n| u64::from(*n)).product();
             if threads == 0 || threads > THREADS_MAX {
-                return Err(format!("{}: expected blocks of 1 to {THREADS_MAX} threads, got {threads}", text.entry));
+                return Err(format!(
+                    "{}: expected blocks of 1 to {THREADS_MAX} threads, got {threads}",
+                    text.entry
+                ));
             }
         }
         let counts = |what: &str, expected: usize, got: usize| {
@@ -177,7 +180,11 @@ impl Kernels {
                         _ => None,
                     };
                     let place = |why: String| format!("@{} %{name}: {why}", func.name);
-                    counts(&place("launches".to_string()), launches.len().clamp(1, LAUNCHES_MAX), launches.len())?;
+                    counts(
+                        &place("launches".to_string()),
+                        launches.len().clamp(1, LAUNCHES_MAX),
+                        launches.len(),
+                    )?;
                     for launch in launches {
                         self.check_launch(launch, node, &types, scratch).map_err(place)?;
                     }

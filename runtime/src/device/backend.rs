@@ -137,13 +137,8 @@ impl Backend {
                 let place = Place::new(module, bucket, main, index, (weights, &choices));
                 let names = &plan.launches[call.func].launches;
                 for (name, launches) in names.iter().zip(&kernels.launches[b][call.func]) {
-                    let node = Resolver {
-                        place: &place,
-                        name,
-                        layout: &layout,
-                        weights,
-                        constants: &constant_at,
-                    };
+                    let node =
+                        Resolver { place: &place, name, layout: &layout, weights, constants: &constant_at };
                     for launch in launches {
                         let text = &kernels.texts[launch.text];
                         let arguments =

@@ -62,7 +62,17 @@ impl DeviceBody {
         let step = DeviceMemory::new(device, "step buffer", (STEP_LEN * 4) as u64)?;
         let recordings = plan.buckets.iter().map(|_| None).collect();
         let (engine, backend) = (engine.clone(), backend.clone());
-        Ok(DeviceBody { engine, backend, states, params, param_bytes, arena, step, recordings, backup: vec![] })
+        Ok(DeviceBody {
+            engine,
+            backend,
+            states,
+            params,
+            param_bytes,
+            arena,
+            step,
+            recordings,
+            backup: vec![],
+        })
     }
 
     fn place(&self, argument: Argument) -> Place {

@@ -125,7 +125,11 @@ impl MetalDevice {
             make(self.device as Id, selector, source, options, &mut error)
         };
         objc.release(options);
-        if library.is_null() { Err(self.error(&format!("{}: Metal refuses the text", code.entry), error)) } else { Ok(library) }
+        if library.is_null() {
+            Err(self.error(&format!("{}: Metal refuses the text", code.entry), error))
+        } else {
+            Ok(library)
+        }
     }
 
     fn pipeline(&self, code: &Code<'_>) -> Result<Id> {
@@ -200,7 +204,8 @@ impl Device for MetalDevice {
     }
 
     fn allocate(&self, bytes: u64) -> Result<u64> {
-        let size = usize::try_from(bytes).map_err(|_| Error::Device(format!("no memory of {bytes} bytes")))?;
+        let size =
+            usize::try_from(bytes).map_err(|_| Error::Device(format!("no memory of {bytes} bytes")))?;
         // SAFETY: the method takes a length and options and answers an object that the caller owns.
         let buffer = unsafe {
             let make: unsafe extern "C" fn(Id, Sel, usize, usize) -> Id = self.objc.message();

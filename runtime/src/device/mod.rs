@@ -13,8 +13,8 @@ mod objc;
 mod rtc;
 mod streams;
 
-pub use backend::Choice;
 pub(crate) use backend::Backend;
+pub use backend::Choice;
 pub(crate) use body::DeviceBody;
 pub use find::{Found, Wanted, found, open};
 pub use rtc::{Compiled, compile_cuda, compile_hip};

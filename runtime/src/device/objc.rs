@@ -111,7 +111,11 @@ impl Objc {
             let send: unsafe extern "C" fn(Id, Sel, *const c_char) -> Id = self.message();
             send(self.class(c"NSString"), self.selector(c"stringWithUTF8String:"), text.as_ptr())
         };
-        if string.is_null() { Err(Error::Device("a text for Metal is not UTF-8".to_string())) } else { Ok(string) }
+        if string.is_null() {
+            Err(Error::Device("a text for Metal is not UTF-8".to_string()))
+        } else {
+            Ok(string)
+        }
     }
 
     /// The text of an `NSString`; empty for nobody.

@@ -135,7 +135,8 @@ unsafe fn fetch(
 /// Names and paths under which NVRTC may be found: by the loader, in a toolkit, in a Python wheel.
 fn nvrtc_names() -> Vec<String> {
     let mut names: Vec<String> = std::env::var("DS4_NVRTC").into_iter().collect();
-    for name in ["libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", "nvrtc64_130_0.dll", "nvrtc64_120_0.dll"] {
+    for name in ["libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", "nvrtc64_130_0.dll", "nvrtc64_120_0.dll"]
+    {
         names.push(name.to_string());
         let beside = |folder: PathBuf| folder.join(name);
         names.extend(

@@ -317,7 +317,8 @@ impl Device for StreamDevice {
 
     fn allocate(&self, bytes: u64) -> Result<u64> {
         self.enter()?;
-        let size = usize::try_from(bytes).map_err(|_| Error::Device(format!("no memory of {bytes} bytes")))?;
+        let size =
+            usize::try_from(bytes).map_err(|_| Error::Device(format!("no memory of {bytes} bytes")))?;
         let mut address = 0;
         // SAFETY: a place for an address.
         let code = unsafe { (self.driver.allocate)(&mut address, size) };
