@@ -139,7 +139,7 @@ fn states_on_a_device_go_into_a_store_and_back() {
     let mut session = engine.session().unwrap();
     let row = advance(&mut session, &ids[..100], Want::Last);
     let captured = session.capture(&store, &ids[..100], &row, 0.01).unwrap().expect("nothing is stored yet");
-    store.save(captured).unwrap();
+    store.commit(&captured).unwrap();
     let mut again = engine.session().unwrap();
     let restored = again.restore(&store, &ids[..100]);
     assert_eq!((restored.tokens, restored.logits), (100, row));
