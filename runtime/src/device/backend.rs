@@ -7,7 +7,6 @@ use crate::weights::Weights;
 use crate::{Error, Result};
 use ds4_ir::plan::{ALIGN, Plan};
 use ds4_ir::{Arg, Module, Role, WeightSource};
-use rayon::prelude::*;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -181,7 +180,20 @@ fn load(device: &Arc<dyn Device>, kernels: &Kernels) -> Result<Vec<Kernel>> {
             threads: text.block.iter().product(),
         })
     };
-    kernels.texts.par_iter().map(load).collect()
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let each = kernels.texts.len().div_ceil(cores).max(1);
+    std::thread::scope(|scope| {
+        let parts = kernels.texts.chunks(each);
+        let load = &load;
+        let running: Vec<_> = parts
+            .map(|part| scope.spawn(move || part.iter().map(load).collect::<Result<Vec<Kernel>>>()))
+            .collect();
+        let mut all = Vec::new();
+        for part in running {
+            all.extend(part.join().expect("loading kernels does not panic")?);
+        }
+        Ok(all)
+    })
 }
 
 /// The constants in one memory, and where each begins.
