@@ -141,7 +141,8 @@ pub fn open(model: Option<&Path>, wish: &Wish) -> Result<Opened> {
         return given(&path, wish);
     }
     let (target, why) = wish.device.choose()?;
-    if wish.device.asked().is_none() {
+    // A build that knows no GPUs has nothing to choose.
+    if wish.device.asked().is_none() && cfg!(feature = "gpu") {
         eprintln!("target {target} ({why})");
     }
     let request = Request { class: wish.class.unwrap_or(CLASS_DEFAULT), ctx: wish.ctx, target };
