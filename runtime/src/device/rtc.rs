@@ -154,7 +154,7 @@ fn include_folders() -> Vec<PathBuf> {
 /// Folders `part` of toolkits and of the wheels of NVIDIA.
 fn folders(part: &str) -> Vec<PathBuf> {
     let mut all = Vec::new();
-    for root in ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(|v| std::env::var_os(v)) {
+    for root in ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(std::env::var_os) {
         all.push(Path::new(&root).join(part));
         all.push(Path::new(&root).join(format!("{part}64")));
     }
