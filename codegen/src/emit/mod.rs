@@ -61,8 +61,17 @@ pub fn emit(launch: &Launch, target: &Target) -> Result<KernelText, EmitError> {
     }
     let entry = launch.text.name().to_string();
     let source = canonical::canonical(&kernel.source, &entry).map_err(error)?;
+    let source = with_header(source, target.api);
     let shared_bytes = if target.api == Api::Metal { 0 } else { shared };
     Ok(KernelText { source, entry, shared_bytes })
+}
+
+/// The text with the header that declares `__half`: cubecl asks for it only where one is loaded or
+/// stored, not where one lives in registers alone.
+fn with_header(source: String, api: Api) -> String {
+    const HEADER: &str = "#include <cuda_fp16.h>\n";
+    let missing = api == Api::Cuda && source.contains("__half") && !source.contains(HEADER);
+    if missing { HEADER.to_string() + &source } else { source }
 }
 
 fn compile(launch: &Launch, at: &Target) -> Result<ComputeKernel, String> {

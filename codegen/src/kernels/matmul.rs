@@ -1,13 +1,15 @@
-//! `matmul x @w`, `linear x @w fmt=`, `norm_linear x @norm @w eps= fmt=`: x · wᵀ, where
+//! `matmul x @w`, `linear x @w fmt=`, `norm_linear x @norm @w eps= fmt=`, `grouped_matmul x @w groups=`,
+//! `out_low x @w groups= fmt=`: x · wᵀ, where
 //!
 //! ```text
 //! linear      = (matmul (round_act ?x ?fmt) ?w)
 //! norm_linear = (matmul (round_act (rms_norm ?x ?norm ?eps) ?fmt) ?w)
+//! out_low     = (grouped_matmul (round_act ?x ?fmt) ?w ?groups)
 //! ```
 //! A subgroup sums one to four rows of the matrix for up to eight inputs, which its block holds in
 //! shared memory. The matrix is read once per eight inputs.
 use super::common::{Number, Rows};
-use super::product::{Norm, Product};
+use super::product::{Norm, Product, matrix};
 use crate::{Binding, Case, Kernel, Launch, Target, Text};
 use ds4_ir::cost::Site;
 use ds4_ir::plan::Maxima;
@@ -17,65 +19,100 @@ use std::sync::Arc;
 #[cfg(feature = "gpu")]
 use {
     super::common::rows,
-    super::formats::Place,
-    super::product::{lane_sums, norm_factors, over_lanes, stage},
+    super::product::{norm_factors, row_sums, stage},
     crate::emit,
     cubecl::prelude::*,
 };
 
+/// Operands by their place in the op's row.
+struct Operands {
+    w: usize,
+    norm: Option<usize>,
+    eps: Option<usize>,
+    groups: Option<usize>,
+    fmt: Option<usize>,
+}
+
+const PLAIN: Operands = Operands { w: 1, norm: None, eps: None, groups: None, fmt: None };
+
 pub(crate) const MATMUL: Kernel = Kernel {
     op: "matmul",
-    launches: |site, maxima, target| {
-        launches(site, maxima, target, Operand { x: 0, norm: None, w: 1, eps: None, fmt: None })
-    },
+    launches: |site, maxima, target| launches(site, maxima, target, &PLAIN),
     cases: &[
-        Case {
-            header: "%x: f32[t, 96], @w: f32[40, 96]",
-            node: "matmul %x, @w : f32[t, 40]",
-            steps: &[0..1, 1..4],
-        },
-        Case {
-            header: "%x: f32[t, 64], @w: q8_0[24, 64]",
-            node: "matmul %x, @w : f32[t, 24]",
-            steps: &[0..1, 1..8],
-        },
+        case("%x: f32[t, 96], @w: f32[40, 96]", "matmul %x, @w : f32[t, 40]"),
+        case("%x: f32[t, 64], @w: q8_0[24, 64]", "matmul %x, @w : f32[t, 24]"),
+        case("%x: f32[t, 40], @w: q8_0[9, 40]", "matmul %x, @w : f32[t, 9]"),
+        case("%x: f32[t, 30], @w: f16[9, 30]", "matmul %x, @w : f32[t, 9]"),
+        case("%x: f32[t, 27], @w: bf16[9, 27]", "matmul %x, @w : f32[t, 9]"),
+        case("%x: f32[t, 264], @w: bf16[33, 264]", "matmul %x, @w : f32[t, 33]"),
+        case("%x: f32[t, 160], @w: fp8[130, 160]", "matmul %x, @w : f32[t, 130]"),
+        case("%x: f32[t, 160], @w: fp4[17, 160]", "matmul %x, @w : f32[t, 17]"),
+        case("%x: f32[t, 96], @w: mxfp4[17, 96]", "matmul %x, @w : f32[t, 17]"),
+        case("%x: f32[t, 512], @w: q4_k[17, 512]", "matmul %x, @w : f32[t, 17]"),
+        case("%x: f32[t, 512], @w: q2_k[17, 512]", "matmul %x, @w : f32[t, 17]"),
+        case("%x: f32[t, 512], @w: iq2_xxs[17, 512]", "matmul %x, @w : f32[t, 17]"),
+        case("%x: q8_k[t, 5120], @w: iq2_xxs[5, 5120]", "matmul %x, @w : f32[t, 5]"),
+        case("%x: q8_0[t, 96], @w: q8_0[17, 96]", "matmul %x, @w : f32[t, 17]"),
+        case("%x: e4m3x128[t, 192], @w: fp8[17, 192]", "matmul %x, @w : f32[t, 17]"),
+        case("%x: bf16[t, 72], @w: bf16[17, 72]", "matmul %x, @w : f32[t, 17]"),
     ],
     tolerance: 2e-6,
 };
 
 pub(crate) const LINEAR: Kernel = Kernel {
     op: "linear",
-    launches: |site, maxima, target| {
-        launches(site, maxima, target, Operand { x: 0, norm: None, w: 1, eps: None, fmt: Some(2) })
-    },
-    cases: &[Case {
-        header: "%x: f32[t, 256], @w: bf16[24, 256]",
-        node: "linear %x, @w, fmt=e4m3x128 : f32[t, 24]",
-        steps: &[0..1, 1..8],
-    }],
+    launches: |site, maxima, target| launches(site, maxima, target, &Operands { fmt: Some(2), ..PLAIN }),
+    cases: &[
+        case("%x: f32[t, 320], @w: bf16[24, 320]", "linear %x, @w, fmt=e4m3x128 : f32[t, 24]"),
+        case("%x: f32[t, 320], @w: q8_0[24, 320]", "linear %x, @w, fmt=q8_0 : f32[t, 24]"),
+        case("%x: f32[t, 512], @w: q2_k[24, 512]", "linear %x, @w, fmt=q8_k : f32[t, 24]"),
+        case("%x: f32[t, 72], @w: f16[24, 72]", "linear %x, @w, fmt=f16 : f32[t, 24]"),
+        case("%x: f32[t, 72], @w: bf16[24, 72]", "linear %x, @w, fmt=bf16 : f32[t, 24]"),
+    ],
     tolerance: 2e-6,
 };
 
 pub(crate) const NORM_LINEAR: Kernel = Kernel {
     op: "norm_linear",
     launches: |site, maxima, target| {
-        launches(site, maxima, target, Operand { x: 0, norm: Some(1), w: 2, eps: Some(3), fmt: Some(4) })
+        let at = Operands { w: 2, norm: Some(1), eps: Some(3), fmt: Some(4), ..PLAIN };
+        launches(site, maxima, target, &at)
     },
-    cases: &[Case {
-        header: "%x: f32[t, 96], @norm: f32[96], @w: q8_0[24, 96]",
-        node: "norm_linear %x, @norm, @w, eps=1e-6, fmt=f32 : f32[t, 24]",
-        steps: &[0..1, 1..8],
-    }],
+    cases: &[
+        case(
+            "%x: f32[t, 96], @norm: f32[96], @w: q8_0[24, 96]",
+            "norm_linear %x, @norm, @w, eps=1e-6, fmt=f32 : f32[t, 24]",
+        ),
+        case(
+            "%x: f32[t, 256], @norm: bf16[256], @w: fp8[24, 256]",
+            "norm_linear %x, @norm, @w, eps=1e-6, fmt=e4m3x128 : f32[t, 24]",
+        ),
+    ],
+    // A norm that differs in its last bit may round to another code.
+    tolerance: 2e-2,
+};
+
+pub(crate) const GROUPED_MATMUL: Kernel = Kernel {
+    op: "grouped_matmul",
+    launches: |site, maxima, target| launches(site, maxima, target, &Operands { groups: Some(2), ..PLAIN }),
+    cases: &[case("%x: f32[t, 8, 24], @w: bf16[36, 48]", "grouped_matmul %x, @w, groups=4 : f32[t, 36]")],
     tolerance: 2e-6,
 };
 
-/// Where an op of the family has its operands.
-struct Operand {
-    x: usize,
-    norm: Option<usize>,
-    w: usize,
-    eps: Option<usize>,
-    fmt: Option<usize>,
+pub(crate) const OUT_LOW: Kernel = Kernel {
+    op: "out_low",
+    launches: |site, maxima, target| {
+        launches(site, maxima, target, &Operands { groups: Some(2), fmt: Some(3), ..PLAIN })
+    },
+    cases: &[
+        case("%x: f32[t, 4, 64], @w: q8_0[40, 128]", "out_low %x, @w, groups=2, fmt=f32 : f32[t, 40]"),
+        case("%x: f32[t, 4, 64], @w: fp8[40, 128]", "out_low %x, @w, groups=2, fmt=e4m3x128 : f32[t, 40]"),
+    ],
+    tolerance: 2e-6,
+};
+
+const fn case(header: &'static str, node: &'static str) -> Case {
+    Case { header, node, steps: &[0..1, 1..4, 4..13] }
 }
 
 #[derive(Debug)]
@@ -84,40 +121,54 @@ struct Spec {
     product: Product,
 }
 
-fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, at: Operand) -> Option<Vec<Launch>> {
-    let (x, w) = (site.value(at.x), site.weight(at.w));
+fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, at: &Operands) -> Option<Vec<Launch>> {
+    let (x, w) = (site.value(0), site.weight(at.w));
     let [n, width] = w.constants()?[..] else { return None };
-    let (_, outer) = x.dims.split_last()?;
+    let last = x.dims.last()?.constant()?;
+    let outer = if at.groups.is_some() { &x.dims[..1] } else { &x.dims[..x.dims.len() - 1] };
     let inputs = Rows::of(outer);
     let most = inputs.max(maxima);
     let mut product = Product::new(w.scalar, n, x.scalar, width, most, target)?;
-    product.round = at.fmt.map_or(Scalar::F32, |i| site.format(i));
-    let mut norm_weight = Binding::Step;
-    if let (Some(norm), Some(eps)) = (at.norm, at.eps) {
-        product.norm =
-            Norm::Weighted((site.real(eps) as f32).to_bits(), Number::of(site.weight(norm).scalar)?);
-        norm_weight = Binding::Weight(norm, Role::Codes);
+    product.parts = at.groups.map_or(1, |i| site.int(i));
+    // The rows of an input's part must lie as one row of that type would.
+    let whole = last == width || last.is_multiple_of(x.scalar.block() as u32) && x.scalar != Scalar::E4m3x128;
+    let mut norm = Binding::Step;
+    if let (Some(weight), Some(eps)) = (at.norm, at.eps) {
+        let number = Number::of(site.weight(weight).scalar)?;
+        product.norm = Norm::Weighted((site.real(eps) as f32).to_bits(), number);
+        norm = Binding::Weight(weight, Role::Codes);
     }
-    let (codes, scales) = weight_bindings(at.w, w.scalar);
-    let table = product.weight.constant().map_or(Binding::Step, Binding::Constant);
-    Some(vec![Launch {
-        block: [product.threads(), 1, 1],
-        grid: [product.row_blocks(), most.div_ceil(product.tokens), 1],
-        bindings: vec![Binding::Step, Binding::Value(at.x), norm_weight, codes, scales, table, Binding::Out],
-        text: Arc::new(Spec { inputs, product }),
-    }])
+    if let Some(fmt) = at.fmt {
+        product = product.rounded(site.format(fmt), last)?;
+    }
+    let launch = launch(inputs, product, most, 0, norm, (at.w, w.scalar), Binding::Out);
+    whole.then(|| vec![launch])
 }
 
-/// Codes and scales of a plain weight; a format without scales of its own binds the codes twice.
-fn weight_bindings(i: usize, scalar: Scalar) -> (Binding, Binding) {
-    let scales = if scalar.scale_shape(1, 1).is_some() { Role::Scales } else { Role::Codes };
-    (Binding::Weight(i, Role::Codes), Binding::Weight(i, scales))
+/// The launch of a product of operand `x` with the weight at `w` into `out`.
+pub(super) fn launch(
+    inputs: Rows,
+    product: Product,
+    most: u32,
+    x: usize,
+    norm: Binding,
+    w: (usize, Scalar),
+    out: Binding,
+) -> Launch {
+    let [codes, scales] = matrix(w.0, w.1);
+    Launch {
+        block: [product.threads(), 1, 1],
+        grid: [product.row_blocks(), most.div_ceil(product.tokens), 1],
+        bindings: vec![Binding::Step, Binding::Value(x), norm, codes, scales, product.table(), out],
+        text: Arc::new(Spec { inputs, product }),
+    }
 }
 
 impl Text for Spec {
     fn name(&self) -> &'static str {
-        match self.product.norm {
-            Norm::None => "matmul",
+        match (self.product.norm, self.product.parts) {
+            (Norm::None, 1) => "matmul",
+            (Norm::None, _) => "grouped_matmul",
             _ => "norm_matmul",
         }
     }
@@ -154,32 +205,25 @@ fn matmul(
     let mut factors = Shared::<[f32]>::new_slice(tokens);
     norm_factors(x, first, end, &mut factors, p);
     let mut sums = Array::<f32>::new(comptime!(tokens * each));
-    let n = comptime!(p.rows as usize);
+    let part_rows = comptime!(p.part_rows() as usize);
+    let part = CUBE_POS_X as usize / comptime!(p.part_blocks() as usize);
+    let block = CUBE_POS_X as usize % comptime!(p.part_blocks() as usize);
     let subgroup = (UNIT_POS / comptime!(p.lanes)) as usize;
-    let row = (CUBE_POS_X as usize * comptime!(p.subgroups as usize) + subgroup) * each;
+    let row = part * part_rows + (block * comptime!(p.subgroups as usize) + subgroup) * each;
+    let stop = (part + 1) * part_rows;
     for tile in 0..comptime!(p.tiles() as usize) {
         sync_cube();
-        stage(x, norm, first, end, tile, &factors, &mut shared, p);
+        stage(x, norm, first, end, part, tile, &factors, &mut shared, p);
         sync_cube();
-        #[unroll]
-        for r in 0..each {
-            if row + r < n {
-                let place = Place {
-                    codes: (row + r) * comptime!(p.weight.row_bytes() as usize),
-                    scales: (row + r) / comptime!(p.weight.rows_per_scale_row() as usize)
-                        * comptime!(p.weight.scale_row_bytes() as usize),
-                };
-                lane_sums(codes, scales, table, &place, tile, &shared, &mut sums, comptime!(r * tokens), p);
-            }
-        }
+        row_sums(codes, scales, table, 0usize, 0usize, row, stop, tile, &shared, &mut sums, p);
     }
     #[unroll]
     for r in 0..each {
         #[unroll]
         for t in 0..tokens {
-            let sum = over_lanes(sums[comptime!(r * tokens + t)]);
-            if UNIT_POS_PLANE == 0 && row + r < n && first + t < end {
-                out[(first + t) * n + row + r] = sum;
+            let sum = plane_sum(sums[comptime!(r * tokens + t)]);
+            if UNIT_POS_PLANE == 0 && row + r < stop && first + t < end {
+                out[(first + t) * comptime!(p.rows as usize) + row + r] = sum;
             }
         }
     }

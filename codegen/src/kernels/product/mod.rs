@@ -7,6 +7,8 @@
 //!                                       ──sum────> one sum per row and token and lane, then over lanes
 //! ```
 #[cfg(feature = "gpu")]
+mod post;
+#[cfg(feature = "gpu")]
 mod round;
 #[cfg(feature = "gpu")]
 mod staging;
@@ -15,14 +17,15 @@ mod sum;
 
 #[cfg(feature = "gpu")]
 pub(crate) use {
+    post::hc_post,
     staging::{norm_factors, stage},
-    sum::{lane_sums, over_lanes},
+    sum::row_sums,
 };
 
 use super::common::Number;
 use super::formats::RowFormat;
-use crate::Target;
-use ds4_ir::Scalar;
+use crate::{Binding, Target};
+use ds4_ir::{E4M3_GROUP, Role, Scalar};
 
 /// What happens to an input between memory and the product, beside rounding.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -30,7 +33,6 @@ pub(crate) enum Norm {
     /// Nothing.
     None,
     /// RMS norm with the bits of its epsilon, no weight.
-    #[expect(dead_code, reason = "hc_enter is to come")]
     Plain(u32),
     /// RMS norm with a weight.
     Weighted(u32, Number),
@@ -49,6 +51,10 @@ pub(crate) struct Product {
     pub(crate) norm: Norm,
     /// What the input is rounded to here; `F32` does not round.
     pub(crate) round: Scalar,
+    /// Elements that are rounded under one scale.
+    pub(crate) group: u32,
+    /// Inputs of a token, each with its own share of the rows.
+    pub(crate) parts: u32,
     /// Inputs that a block multiplies at once.
     pub(crate) tokens: u32,
     /// Columns brought to shared memory at once.
@@ -84,8 +90,27 @@ impl Product {
         let tile = (TILE_ELEMENTS / tokens).min(width.next_multiple_of(TILE_STEP));
         let subgroups = 128 / target.subgroup;
         let each = [4, 2].into_iter().find(|each| rows / (each * subgroups) >= BLOCKS_MIN).unwrap_or(1);
-        let (norm, round, lanes) = (Norm::None, Scalar::F32, target.subgroup);
-        Some(Product { weight, rows, input, norm, round, tokens, tile, lanes, subgroups, each })
+        let lanes = target.subgroup;
+        let (norm, round, group, parts) = (Norm::None, Scalar::F32, 1, 1);
+        let product =
+            Product { weight, rows, input, norm, round, group, parts, tokens, tile, lanes, subgroups, each };
+        Some(product)
+    }
+
+    /// The same with inputs rounded to `format`, where a row of the operand has `width` elements.
+    /// `None` if groups of the format would not end where those rows do.
+    pub(crate) fn rounded(self, format: Scalar, width: u32) -> Option<Product> {
+        let group = match format {
+            Scalar::F32 => return Some(self),
+            Scalar::F16 | Scalar::Bf16 => 32,
+            Scalar::E4m3x128 => E4M3_GROUP as u32,
+            Scalar::Q8_0 | Scalar::Q8K => format.block() as u32,
+            _ => return None,
+        };
+        let (columns, plain) = (self.input.width, self.input.scalar == Scalar::F32);
+        let group = if width == columns || width.is_multiple_of(group) { group } else { width };
+        let fits = plain && group.is_multiple_of(32) && self.tile.is_multiple_of(group);
+        fits.then_some(Product { round: format, group, ..self })
     }
 
     /// Threads of a block.
@@ -98,9 +123,24 @@ impl Product {
         self.subgroups * self.each
     }
 
+    /// Rows of the matrix that belong to one input of a token.
+    pub(crate) fn part_rows(&self) -> u32 {
+        self.rows / self.parts
+    }
+
+    /// Blocks that share the rows of one input.
+    pub(crate) fn part_blocks(&self) -> u32 {
+        self.part_rows().div_ceil(self.block_rows())
+    }
+
     /// Blocks that share the rows.
     pub(crate) fn row_blocks(&self) -> u32 {
-        self.rows.div_ceil(self.block_rows())
+        self.part_blocks() * self.parts
+    }
+
+    /// The table of the matrix's format; the step buffer where it needs none.
+    pub(crate) fn table(&self) -> Binding {
+        self.weight.constant().map_or(Binding::Step, Binding::Constant)
     }
 
     /// Tiles of an input.
@@ -128,4 +168,25 @@ impl Product {
     pub(crate) fn shared(&self) -> u32 {
         self.tokens * self.slot()
     }
+}
+
+/// Where a weight's scales are: with its codes for a format that has none of its own.
+fn scale_role(scalar: Scalar) -> Role {
+    if scalar.scale_shape(1, 1).is_some() { Role::Scales } else { Role::Codes }
+}
+
+/// Codes and scales of a plain weight.
+pub(crate) fn matrix(operand: usize, scalar: Scalar) -> [Binding; 2] {
+    [Binding::Weight(operand, Role::Codes), Binding::Weight(operand, scale_role(scalar))]
+}
+
+/// Base and offsets of the codes and of the scales of a table of experts.
+pub(crate) fn experts(operand: usize, scalar: Scalar) -> [Binding; 4] {
+    let scales = scale_role(scalar);
+    [
+        Binding::Base(operand, Role::Codes),
+        Binding::Table(operand, Role::Codes),
+        Binding::Base(operand, scales),
+        Binding::Table(operand, scales),
+    ]
 }

@@ -8,18 +8,10 @@ use half::f16;
 /// Lanes that round a group together: every subgroup is a multiple.
 const TEAM: u32 = 32;
 
-fn group_of(scalar: Scalar) -> usize {
-    match scalar {
-        Scalar::E4m3x128 => ds4_ir::E4M3_GROUP,
-        Scalar::F16 | Scalar::Bf16 => TEAM as usize,
-        scalar => scalar.block(),
-    }
-}
-
 /// Rounds the tiles of all inputs. All threads of the block call it.
 #[cube]
 pub(super) fn round_tiles(shared: &mut Shared<[f32]>, #[comptime] p: Product) {
-    let group = comptime!(group_of(p.round));
+    let group = comptime!(p.group as usize);
     let each = comptime!(group / TEAM as usize);
     let teams = comptime!((p.threads() / TEAM) as usize);
     let per_input = comptime!(p.tile as usize / group);

@@ -52,7 +52,7 @@ fn weight_of(norm: Norm) -> Number {
     }
 }
 
-/// Tile `tile` of the block's inputs, normed and rounded, into `shared`.
+/// Tile `tile` of the block's inputs, of part `part` of each token, normed and rounded, into `shared`.
 ///
 /// All threads of the block call it, between barriers of the caller. Columns behind the last, and
 /// inputs from `end` on, are zero.
@@ -62,6 +62,7 @@ pub(crate) fn stage(
     norm: &[u32],
     first: usize,
     end: usize,
+    part: usize,
     tile: usize,
     factors: &Shared<[f32]>,
     shared: &mut Shared<[f32]>,
@@ -80,8 +81,8 @@ pub(crate) fn stage(
         let slot = work / comptime!(size / step);
         let i = work % comptime!(size / step) * step;
         let column = tile * size + i;
-        let row = first + slot;
-        let inside = row < end && column < width;
+        let row = (first + slot) * comptime!(p.parts as usize) + part;
+        let inside = first + slot < end && column < width;
         if inside {
             if plain {
                 values[0] = f32::reinterpret(x[row * width + column]);

@@ -3,10 +3,41 @@ use super::Product;
 use crate::kernels::formats::{Place, decode};
 use cubecl::prelude::*;
 
-/// Adds this lane's share of a row's products with tile `tile` of every input to
-/// `sums[at]` and the following.
+/// Adds this lane's share of the products of tile `tile` of every input with the subgroup's rows, the
+/// first of which is `row`: that of row `r` and input `t` to `sums[r·tokens + t]`.
+///
+/// The matrix begins `base` bytes behind the start of `codes` and has rows up to `end`; its scales
+/// begin `scale_base` bytes behind the start of `scales`.
 #[cube]
-pub(crate) fn lane_sums(
+pub(crate) fn row_sums(
+    codes: &[u32],
+    scales: &[u32],
+    table: &[u32],
+    base: usize,
+    scale_base: usize,
+    row: usize,
+    end: usize,
+    tile: usize,
+    shared: &Shared<[f32]>,
+    sums: &mut Array<f32>,
+    #[comptime] p: Product,
+) {
+    #[unroll]
+    for r in 0..comptime!(p.each as usize) {
+        if row + r < end {
+            let place = Place {
+                codes: base + (row + r) * comptime!(p.weight.row_bytes() as usize),
+                scales: scale_base
+                    + (row + r) / comptime!(p.weight.rows_per_scale_row() as usize)
+                        * comptime!(p.weight.scale_row_bytes() as usize),
+            };
+            lane_sums(codes, scales, table, &place, tile, shared, sums, comptime!(r * p.tokens as usize), p);
+        }
+    }
+}
+
+#[cube]
+fn lane_sums(
     codes: &[u32],
     scales: &[u32],
     table: &[u32],
@@ -35,10 +66,4 @@ pub(crate) fn lane_sums(
             sums[comptime!(at + t)] += sum;
         }
     }
-}
-
-/// The sum over the subgroup, in every lane.
-#[cube]
-pub(crate) fn over_lanes(x: f32) -> f32 {
-    plane_sum(x)
 }

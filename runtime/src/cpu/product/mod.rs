@@ -21,6 +21,8 @@ mod avx2;
 mod avx512;
 mod bytes;
 mod decoded;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod packing;
 mod prepared;
 mod repack;
@@ -163,6 +165,8 @@ static TABLES: &[&[&[ProductKernel]]] = &[
     avx512::KERNELS,
     #[cfg(target_arch = "x86_64")]
     avx2::KERNELS,
+    #[cfg(target_arch = "aarch64")]
+    neon::KERNELS,
     &[twin::KERNELS, decoded::KERNELS],
 ];
 

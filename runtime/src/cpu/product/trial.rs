@@ -34,6 +34,7 @@ pub struct Trial {
     out: Vec<f32>,
     scratch: Vec<u8>,
     next: usize,
+    last_bytes: usize,
 }
 
 /// A sequence of bits without pattern.
@@ -112,6 +113,7 @@ impl Trial {
             out: vec![0.0; columns * rows],
             scratch: vec![0; (kernel.scratch_bytes)(width, columns)],
             next: 0,
+            last_bytes: 0,
         })
     }
 
@@ -136,6 +138,7 @@ impl Trial {
         let jobs = self.shape.rows / rows;
         let (matrix, job) = (self.next / jobs % self.matrices, self.next % jobs);
         self.next += 1;
+        self.last_bytes = self.bytes(rows);
         let codes = &self.pool.bytes()[matrix * self.matrix_bytes..][..self.matrix_bytes];
         let Shape { weight: scalar, rows: all, width, .. } = self.shape;
         let cells = Cells::new(&mut self.out, all);
@@ -150,10 +153,10 @@ impl Trial {
         (self.kernel.run)(&job, &mut self.scratch);
     }
 
-    /// Memory of that many bytes, far from the last job's.
+    /// Memory of that many bytes, half of the weights away from the next job's.
     pub fn elsewhere(&self, bytes: usize) -> &[u8] {
         let all = self.pool.bytes();
-        let at = (self.next * 7 * bytes + all.len() / 2) % (all.len() - bytes);
-        &all[at..][..bytes]
+        let at = self.next * self.last_bytes + all.len() / 2;
+        &all[at % (all.len() - bytes)..][..bytes]
     }
 }
