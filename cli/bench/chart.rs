@@ -130,7 +130,9 @@ fn curves(axes: &Axes, points: &[Decode]) -> String {
         for (x, y, speed) in &shown {
             writeln!(out, r#"<circle cx="{x:.1}" cy="{y:.1}" r="3.5" fill="{colour}"/>"#).expect("a string");
             if curve.name == "measured" {
-                out += &label((*x, y + 20.0), "middle", &digits(*speed).to_string(), "");
+                // Below its point, above it where the axis is near.
+                let y = if y + 34.0 > AREA.3 { y - 10.0 } else { y + 20.0 };
+                out += &label((*x, y), "middle", &digits(*speed).to_string(), "");
             }
         }
         names.push((*last, *name, *colour));

@@ -113,9 +113,16 @@ fn prepared(site: &Site<'_>, fmt: Scalar, weights: &[usize]) -> u64 {
         Scalar::Q8K => matches!(w, Scalar::Q4K | Scalar::Q2K | Scalar::Iq2Xxs),
         _ => false,
     };
-    // Codes, then scales and sums of blocks; or numbers.
+    // Codes, then scales and sums of blocks; or numbers; or tables of signed sums, then scales, where the
+    // weight may be packed as sign planes.
     let bytes = |w: Scalar| {
-        if integers(w) { width.next_multiple_of(256) / 4 * 5 + 2 * PIECES.0 } else { width * 4 + PIECES.0 }
+        if integers(w) && w == Scalar::Iq2Xxs {
+            8 * width + (width / 64).next_multiple_of(PIECES.0) + PIECES.0
+        } else if integers(w) {
+            width.next_multiple_of(256) / 4 * 5 + 2 * PIECES.0
+        } else {
+            width * 4 + PIECES.0
+        }
     };
     let mut scalars: Vec<Scalar> = weights.iter().map(|i| site.weight(*i).scalar).collect();
     scalars.dedup();

@@ -29,6 +29,8 @@ pub mod store;
 pub mod tune;
 
 #[doc(hidden)]
+pub use cpu::case;
+#[doc(hidden)]
 pub use cpu::product::trial as product;
 
 pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest, write_whole};

@@ -1,12 +1,12 @@
 //! Which weights are packed, and how.
 use super::{Layouts, Summary, lay_out, summary};
-use crate::cpu::product::{Packing, isas, kernels};
+use crate::cpu::product::{Packing, find, isas, kernels};
 use crate::engine::tables;
 use crate::tune::fast_input;
 use crate::weights::packed_sizes;
 use crate::{Artifact, process};
 use ds4_ir::plan::state_bytes;
-use ds4_ir::{Class, TensorType};
+use ds4_ir::{Class, Scalar, TensorType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -32,26 +32,42 @@ pub enum Choice {
 /// The layouts of an artifact that will lie in `folder`, its layout file being `file`; `None` if every
 /// weight is read as stored.
 pub fn choose(artifact: &Artifact, choice: Choice, folder: &Path, file: &str) -> Option<Layouts> {
-    let layouts = |expanded| of(artifact, expanded, file);
     match choice {
         Choice::Stored => None,
-        Choice::Packed => layouts(false),
-        Choice::Expanded => layouts(true),
+        Choice::Packed => of(artifact, false, &|_, _| true, file),
+        Choice::Expanded => of(artifact, true, &|_, _| true, file),
         Choice::Auto => {
             let fits = |l: &Layouts| fits(artifact, &summary(l), folder);
-            layouts(true).filter(fits).or_else(|| layouts(false).filter(fits))
+            let layouts = |expanded| of(artifact, expanded, &pays, file).filter(fits);
+            layouts(true).or_else(|| layouts(false))
         }
     }
 }
 
-fn of(artifact: &Artifact, expanded: bool, file: &str) -> Option<Layouts> {
+/// Whether reading weights of this type so is faster here than as stored: where its kernel is written
+/// for as good an instruction set as that of stored rows. Every packing is there because it wins that
+/// comparison (`cargo bench -p ds4-runtime --bench product`); across instruction sets it need not.
+fn pays(scalar: Scalar, packing: Packing) -> bool {
+    let isa = |packing| {
+        let kernel = find(scalar, packing, fast_input(scalar));
+        kernel.and_then(|k| isas().iter().position(|isa| *isa == k.isa))
+    };
+    isa(packing).is_some_and(|packed| isa(Packing::Stored).is_none_or(|stored| packed <= stored))
+}
+
+fn of(
+    artifact: &Artifact,
+    expanded: bool,
+    wanted: &dyn Fn(Scalar, Packing) -> bool,
+    file: &str,
+) -> Option<Layouts> {
     // Only the kernels of class `fast` read packed weights: the others decode every row.
     if artifact.module.class != Class::Fast {
         return None;
     }
     let products = products(artifact).into_iter().map(|i| &artifact.module.weights[i]);
     let packings: BTreeMap<&str, Packing> =
-        products.filter_map(|w| Some((w.name.as_str(), best(&w.ty, expanded)?))).collect();
+        products.filter_map(|w| Some((w.name.as_str(), best(&w.ty, expanded, wanted)?))).collect();
     (!packings.is_empty()).then(|| lay_out(&artifact.table, &packings, file.to_string()))
 }
 
@@ -74,7 +90,7 @@ pub(crate) fn products(artifact: &Artifact) -> BTreeSet<usize> {
 }
 
 /// The packing of a weight that this machine's kernels prefer, `None` if they prefer it as stored.
-fn best(ty: &TensorType, expanded: bool) -> Option<Packing> {
+fn best(ty: &TensorType, expanded: bool, wanted: &dyn Fn(Scalar, Packing) -> bool) -> Option<Packing> {
     let input = fast_input(ty.scalar);
     let stored = packed_sizes(Packing::Stored, ty)?.1 + scale_bytes(ty);
     let usable = kernels().filter(|k| {
@@ -82,6 +98,7 @@ fn best(ty: &TensorType, expanded: bool) -> Option<Packing> {
     });
     let sized = |packing: Packing| packed_sizes(packing, ty).map(|(_, bytes)| bytes);
     let (large, same): (Vec<_>, Vec<_>) = usable
+        .filter(|k| wanted(ty.scalar, k.packing))
         .filter_map(|k| Some((k.packing, sized(k.packing)?)))
         .partition(|(_, bytes)| *bytes * 100 > stored * (100 + GROWTH_MAX));
     let first = |list: Vec<(Packing, u64)>| list.first().map(|(packing, _)| *packing);
