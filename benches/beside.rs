@@ -60,7 +60,7 @@ fn mean(times: &[f64]) -> f64 {
 
 fn main() {
     let model = std::env::args().skip(1).find(|a| !a.starts_with('-'));
-    let opened = open(model.as_ref().map(Path::new), Wish { class: None, ctx: None }).expect("a model");
+    let opened = open(model.as_ref().map(Path::new), &Wish::default()).expect("a model");
     let session = opened.engine(0).and_then(|e| Ok(e.session()?)).expect("a session");
     let folder = std::env::temp_dir().join(format!("ds4-beside-{}", std::process::id()));
     let options = Options { budget: u64::MAX / 2, ..Options::default() };
