@@ -1,5 +1,6 @@
 //! Flags that several commands share, and what they mean.
 use crate::open::{Opened, Wish, open};
+use crate::target::DeviceArgs;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use ds4_ir::Class;
@@ -61,6 +62,9 @@ pub struct ModelArgs {
     /// How it is compiled if need be
     #[command(flatten)]
     pub compile: CompileArgs,
+    /// What runs it
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Threads; one per core if 0
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
@@ -80,17 +84,22 @@ pub struct CompileArgs {
 impl CompileArgs {
     /// The wish that the flags express.
     pub fn wish(&self) -> Wish {
-        Wish { class: self.numerics.map(Class::from), ctx: self.ctx }
+        Wish { class: self.numerics.map(Class::from), ctx: self.ctx, ..Wish::default() }
     }
 }
 
 impl ModelArgs {
+    /// The wish that the flags express.
+    pub fn wish(&self) -> Wish {
+        Wish { device: self.device.clone(), ..self.compile.wish() }
+    }
+
     /// Opens the model.
     ///
     /// # Errors
     /// See [`open`].
     pub fn open(&self) -> Result<Opened> {
-        open(self.model.as_deref(), self.compile.wish())
+        open(self.model.as_deref(), &self.wish())
     }
 }
 

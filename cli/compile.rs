@@ -1,9 +1,12 @@
 //! From a model on disk to an artifact.
+use crate::target::CompileTarget;
 use anyhow::{Context, Result, bail};
+use ds4_ir::plan::Plan;
 use ds4_ir::{Class, Module, TensorType, WeightTable};
 use ds4_models::graph::{self, GraphError, Options, WeightTypes};
 use ds4_models::tokenizer::{Tokenizer, VocabParts};
 use ds4_models::{Checkpoint, Config, Mix, Words};
+use ds4_runtime::artifact::Kernels;
 use ds4_runtime::{Artifact, Meta, Weights, mark, sample_all};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +20,8 @@ pub struct Request {
     pub class: Class,
     /// Longest context in tokens; `None` for the model's, at most 32,768.
     pub ctx: Option<u32>,
+    /// What runs it.
+    pub target: CompileTarget,
 }
 
 /// Types of weights as the checkpoint has them.
@@ -52,7 +57,8 @@ pub fn compile(model: &Path, folder: &Path, request: Request) -> Result<Artifact
     let checkpoint = Checkpoint::open(model)?;
     let (config, name) = (checkpoint.config(), model_name(model));
     let module = build(&checkpoint, model, request)?;
-    let (module, plan) = ds4_passes::optimize(&module, ds4_passes::Target::Cpu, &mut |_, _| ())?;
+    let (module, plan) = ds4_passes::optimize(&module, request.target.prices(), &mut |_, _| ())?;
+    let kernels = kernels(&module, &plan, request.target)?;
 
     let entries = module.weights.iter().map(|w| checkpoint.weight(&w.name));
     let entries = entries.collect::<Result<_, _>>()?;
@@ -78,7 +84,34 @@ pub fn compile(model: &Path, folder: &Path, request: Request) -> Result<Artifact
         files: marks,
         samples,
     };
-    Ok(Artifact { meta, module, plan, table, tokenizer, selftest: None, layouts: None, tuning: None })
+    Ok(Artifact {
+        meta,
+        module,
+        plan,
+        table,
+        tokenizer,
+        kernels,
+        selftest: None,
+        layouts: None,
+        tuning: None,
+    })
+}
+
+/// The kernels of a module, `None` for the processor, which has its own.
+#[cfg(feature = "gpu")]
+fn kernels(module: &Module, plan: &Plan, target: CompileTarget) -> Result<Option<Kernels>> {
+    let CompileTarget::Gpu(target) = target else { return Ok(None) };
+    crate::kernels::kernels(module, plan, target, &mut |line| eprintln!("note: {line}")).map(Some)
+}
+
+#[cfg(not(feature = "gpu"))]
+fn kernels(_module: &Module, _plan: &Plan, target: CompileTarget) -> Result<Option<Kernels>> {
+    match target {
+        CompileTarget::Cpu => Ok(None),
+        CompileTarget::Gpu(_) => {
+            bail!("target {target}: this build knows no GPUs; build it with --features gpu")
+        }
+    }
 }
 
 /// The module of a built-in configuration, its weights of the types of `mix`: nothing is read.

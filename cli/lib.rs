@@ -8,10 +8,13 @@ pub mod generate;
 pub mod ids;
 pub mod interrupt;
 pub mod keep;
+#[cfg(feature = "gpu")]
+pub mod kernels;
 pub mod layouts;
 pub mod open;
 pub mod output;
 pub mod progress;
 pub mod selftest;
+pub mod target;
 pub mod timeline;
 pub mod tuning;

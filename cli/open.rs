@@ -1,5 +1,6 @@
 //! From what a person calls MODEL to an artifact, compiling on demand into the cache.
 use crate::compile::{Request, compile};
+use crate::target::DeviceArgs;
 use crate::{demo, progress};
 use anyhow::{Context, Result, bail};
 use ds4_ir::Class;
@@ -13,12 +14,14 @@ use std::path::{Path, PathBuf};
 pub const CLASS_DEFAULT: Class = Class::Fast;
 
 /// How to open a model.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Wish {
     /// Numeric class; `None` takes the artifact's, or the default.
     pub class: Option<Class>,
     /// Longest context in tokens; `None` takes the artifact's, or the default.
     pub ctx: Option<u32>,
+    /// What runs it.
+    pub device: DeviceArgs,
 }
 
 /// A compiled model and the folder from which its relative paths count.
@@ -29,6 +32,8 @@ pub struct Opened {
     pub folder: PathBuf,
     /// Whether it is the bundled demo.
     pub is_demo: bool,
+    /// What runs it.
+    pub device: DeviceArgs,
 }
 
 impl Opened {
@@ -48,12 +53,12 @@ impl Opened {
         Ok(tokenizer.with_bos_eos(Some(meta.bos), meta.eos.first().copied())?)
     }
 
-    /// An engine on `threads` threads, 0 for one per core.
+    /// An engine: on `threads` threads, 0 for one per core, or on the device that was asked for.
     ///
     /// # Errors
-    /// Weights that are missing or changed.
+    /// Weights that are missing or changed; no such device.
     pub fn engine(&self, threads: usize) -> Result<Engine> {
-        let engine = Engine::new(self.artifact.clone(), &self.folder, threads)?;
+        let engine = engine(self.artifact.clone(), &self.folder, threads, &self.device)?;
         if let Tuned::Elsewhere(machine) = engine.tuned() {
             eprintln!(
                 "note: tuned on another machine ({machine}) or by another build: the static order of kernels is used"
@@ -61,6 +66,26 @@ impl Opened {
         }
         Ok(engine)
     }
+}
+
+/// An engine of an artifact that lies in `folder`, on what was asked for.
+///
+/// # Errors
+/// The artifact is for something else; weights that are missing or changed; no such device.
+pub fn engine(artifact: Artifact, folder: &Path, threads: usize, on: &DeviceArgs) -> Result<Engine> {
+    on.check(artifact.kernels.as_ref().map(|k| &*k.target))?;
+    #[cfg(feature = "gpu")]
+    if artifact.kernels.is_some() {
+        let emulator = if on.device.as_deref() == Some("emulate") { Some(cache()?) } else { None };
+        let number = on.device.as_ref().and_then(|d| d.parse().ok());
+        let choice = ds4_runtime::device::Choice { number, emulator };
+        let engine = Engine::on_device(artifact, folder, &choice)?;
+        if let Some(info) = engine.device() {
+            eprintln!("running on {info}");
+        }
+        return Ok(engine);
+    }
+    Ok(Engine::new(artifact, folder, threads)?)
 }
 
 /// The folder for compiled and unpacked models.
@@ -110,27 +135,32 @@ fn path_of(model: Option<&Path>) -> Result<PathBuf> {
 ///
 /// # Errors
 /// A model that cannot be read or compiled, or an artifact that is not what was wished for.
-pub fn open(model: Option<&Path>, wish: Wish) -> Result<Opened> {
+pub fn open(model: Option<&Path>, wish: &Wish) -> Result<Opened> {
     let (is_demo, path) = (is_demo(model), path_of(model)?);
     if Artifact::is_artifact(&path) {
         return given(&path, wish);
     }
-    let request = Request { class: wish.class.unwrap_or(CLASS_DEFAULT), ctx: wish.ctx };
+    let (target, why) = wish.device.choose()?;
+    // A build that knows no GPUs has nothing to choose.
+    if wish.device.asked().is_none() && cfg!(feature = "gpu") {
+        eprintln!("target {target} ({why})");
+    }
+    let request = Request { class: wish.class.unwrap_or(CLASS_DEFAULT), ctx: wish.ctx, target };
     let folder = cache()?.join("artifacts");
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let cached = folder.join(format!("{}.ds4", key(&path, request)?));
     // A cached artifact that cannot be read is made again: it holds nothing that is not in the model.
     if let Ok(artifact) = Artifact::read(&cached) {
-        return Ok(Opened { artifact, folder, is_demo });
+        return Ok(Opened { artifact, folder, is_demo, device: wish.device.clone() });
     }
     let spinner = progress::spinner(&format!("compiling {}", path.display()));
     let artifact = compile(&path, &folder, request)?;
     artifact.write(&cached)?;
     spinner.finish_and_clear();
-    Ok(Opened { artifact, folder, is_demo })
+    Ok(Opened { artifact, folder, is_demo, device: wish.device.clone() })
 }
 
-fn given(path: &Path, wish: Wish) -> Result<Opened> {
+fn given(path: &Path, wish: &Wish) -> Result<Opened> {
     let artifact = Artifact::read(path)?;
     let module = &artifact.module;
     if let Some(class) = wish.class.filter(|c| *c != module.class) {
@@ -140,7 +170,8 @@ fn given(path: &Path, wish: Wish) -> Result<Opened> {
         bail!("{}: expected a context of {ctx} tokens, got an artifact for {}", path.display(), module.ctx);
     }
     let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
-    Ok(Opened { artifact, folder, is_demo: false })
+    wish.device.check(artifact.kernels.as_ref().map(|k| &*k.target))?;
+    Ok(Opened { artifact, folder, is_demo: false, device: wish.device.clone() })
 }
 
 /// What a cached artifact depends on: the program, the model's files as they are, the request.

@@ -1,8 +1,10 @@
 //! What an artifact must answer to a few tokens: made by the compiler, verified where it runs.
 use crate::compile::{Request, compile};
+use crate::open;
+use crate::target::{CompileTarget, DeviceArgs};
 use anyhow::{Context, Result, bail};
 use ds4_ir::{Bind, Buffer, Class, Interp};
-use ds4_runtime::{Artifact, Engine, SelfTest, Want, Weights};
+use ds4_runtime::{Artifact, Engine, SelfTest, Want, Weights, checked};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -31,18 +33,21 @@ pub fn make(artifact: &Artifact, model: &Path, folder: &Path, hash: bool) -> Res
     let ids: Vec<u32> = (0..n).map(|_| id()).collect();
     let small = artifact.meta.files.iter().map(|f| f.bytes).sum::<u64>() <= SMALL_BYTES;
     let (made_by, logits) = if small {
-        // An engine is made of weights that may be computed with, and of no others.
-        let engine = Engine::new(artifact.clone(), folder, 1)?;
+        let weights = checked(artifact, folder)?;
         let graph = module.graph("main").expect("every module has it");
         let ints = |x: &mut dyn Iterator<Item = usize>| Buffer::Int(x.map(|n| n as i32).collect());
         let own = ints(&mut ids.iter().map(|id| *id as usize));
         let inputs = vec![own, ints(&mut (0..n)), ints(&mut (0..n))];
         let bind = Bind { start: 0, tokens: n, wanted: n };
-        let values = Interp::<f64>::new(module, engine.weights()).step(graph, inputs, &bind);
+        let values = Interp::<f64>::new(module, &weights).step(graph, inputs, &bind);
         let logits = values[graph.results[0]].buffer.real().iter().map(|x| *x as f32).collect();
         ("interpreter f64", logits)
     } else {
-        let exact = compile(model, folder, Request { class: Class::Exact, ctx: Some(module.ctx) })?;
+        let exact = compile(
+            model,
+            folder,
+            Request { class: Class::Exact, ctx: Some(module.ctx), target: CompileTarget::Cpu },
+        )?;
         ("engine exact", run(&Engine::new(exact, folder, 0)?, &ids)?)
     };
     let hashes = if small || hash { hash_files(artifact, folder)? } else { Vec::new() };
@@ -109,7 +114,7 @@ impl Verdict {
 ///
 /// # Errors
 /// There is no test, or the model cannot be run.
-pub fn verify(artifact: Artifact, folder: &Path, threads: usize) -> Result<Verdict> {
+pub fn verify(artifact: Artifact, folder: &Path, threads: usize, on: &DeviceArgs) -> Result<Verdict> {
     let test = artifact.selftest.clone();
     let test = test.context("the artifact carries no self-test: compile it with ds4c compile")?;
     let (class, vocab) = (artifact.module.class, artifact.module.vocab as usize);
@@ -118,7 +123,7 @@ pub fn verify(artifact: Artifact, folder: &Path, threads: usize) -> Result<Verdi
     if test.ids.is_empty() || !sane {
         bail!("self-test: expected logits of known tokens for each of its {} tokens", test.ids.len());
     }
-    let logits = run(&Engine::new(artifact, folder, threads)?, &test.ids)?;
+    let logits = run(&open::engine(artifact, folder, threads, on)?, &test.ids)?;
     let mut differences: Vec<f64> = Vec::new();
     for (row, top) in logits.chunks_exact(vocab).zip(&test.top) {
         differences.extend(top.iter().map(|(id, x)| {

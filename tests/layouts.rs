@@ -1,5 +1,6 @@
 //! Packed layouts of a small quantised model: the same bits as stored, less copied than described.
 use ds4::compile::{Request, compile};
+use ds4::target::CompileTarget;
 use ds4_ir::{Class, Layout};
 use ds4_models::synth::{self, Alias, Spec, placeholder_vocab};
 use ds4_models::{Config, Mix};
@@ -28,7 +29,8 @@ fn model(folder: &Path) -> Artifact {
     let spec = Spec { config, name, mix: Mix::Ds4Q2, alias, vocab, seed: 7 };
     let path = folder.join("small.gguf");
     synth::write(&spec, &path, &mut |_, _| ()).unwrap();
-    compile(&path, folder, Request { class: Class::Fast, ctx: Some(256) }).unwrap()
+    compile(&path, folder, Request { class: Class::Fast, ctx: Some(256), target: CompileTarget::Cpu })
+        .unwrap()
 }
 
 /// Bits of the logits of every position, prompts in steps of `chunk` tokens.

@@ -7,6 +7,7 @@ mod helpers;
 mod rewrite;
 
 use ds4::compile::{Request, module_of};
+use ds4::target::CompileTarget;
 use ds4_ir::Class;
 use ds4_models::Checkpoint;
 use ds4_models::gguf::{Value, metadata};
@@ -35,7 +36,7 @@ fn models(folder: &Path) -> [(PathBuf, Vec<u32>); 3] {
 
 /// The artifact of a model with its module left as the builders wrote it.
 fn plain(model: &Path, class: Class) -> Artifact {
-    let module = module_of(model, Request { class, ctx: Some(4096) }).unwrap();
+    let module = module_of(model, Request { class, ctx: Some(4096), target: CompileTarget::Cpu }).unwrap();
     let plan = ds4_passes::plan(&module, Target::Cpu).unwrap();
     Artifact { module, plan, ..artifact(model, class) }
 }

@@ -3,6 +3,7 @@ mod common;
 
 use common::{artifact, fixture};
 use ds4::compile::{Request, module_without_weights};
+use ds4::target::CompileTarget;
 use ds4_ir::{Class, Module, parse_funcs, parse_module, verify_module};
 use ds4_models::{Config, Mix};
 use std::path::Path;
@@ -27,7 +28,7 @@ fn built_in_models_read_back() {
     for (name, config) in [("flash", Config::flash()), ("pro", Config::pro())] {
         for (_, mix) in Mix::NAMES {
             for (_, class) in Class::ALL {
-                let request = Request { class, ctx: Some(1 << 20) };
+                let request = Request { class, ctx: Some(1 << 20), target: CompileTarget::Cpu };
                 let module = module_without_weights(name, &config, *mix, request);
                 reads_back(&module.unwrap_or_else(|e| panic!("{name} {mix:?} {class}: {e:#}")));
             }

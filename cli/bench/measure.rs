@@ -129,7 +129,7 @@ impl Run<'_> {
     /// Brings the session to `ctx` tokens.
     fn go_to(&mut self, ctx: u32, prefilled: bool) -> Result<()> {
         if !prefilled {
-            self.session.fill_random(u64::from(ctx), 1);
+            self.session.fill_random(u64::from(ctx), 1)?;
             return Ok(());
         }
         self.session.reset();

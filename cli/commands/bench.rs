@@ -3,6 +3,7 @@ use crate::args::Numerics;
 use crate::bench::chart::chart;
 use crate::bench::measure::{Wanted, fitting, measure};
 use crate::open::{Wish, context_max, machine_file, open};
+use crate::target::DeviceArgs;
 use crate::{interrupt, progress};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
@@ -64,7 +65,10 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let longest = wanted.contexts.iter().map(|n| *n as usize + wanted.decoded());
     let longest = longest.chain(wanted.prefill.iter().copied()).max().unwrap_or(1);
     let ctx = u32::try_from(longest).expect("lengths fit the context").next_multiple_of(128).min(max);
-    let opened = open(args.model.as_deref(), Wish { class: args.numerics.map(Into::into), ctx: Some(ctx) })?;
+    // What is measured, and what it is compared with, is the processor.
+    let device = DeviceArgs { target: "cpu".to_string(), device: None };
+    let wish = Wish { class: args.numerics.map(Into::into), ctx: Some(ctx), device };
+    let opened = open(args.model.as_deref(), &wish)?;
     reset_peak();
     let engine = opened.engine(args.threads)?;
     let machine = args.machine(engine.threads())?;

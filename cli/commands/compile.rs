@@ -57,7 +57,8 @@ fn built_in(model: &Path) -> Option<(&'static str, Config)> {
 /// A model that cannot be compiled, a file that cannot be written.
 pub fn compile(args: &CompileCommand) -> Result<()> {
     let wish = args.compile.wish();
-    let request = Request { class: wish.class.unwrap_or(CLASS_DEFAULT), ctx: wish.ctx };
+    let target = args.emit.target;
+    let request = Request { class: wish.class.unwrap_or(CLASS_DEFAULT), ctx: wish.ctx, target };
     if let Some((name, config)) = built_in(&args.model) {
         let Some(form) = args.emit.emit else {
             bail!("{name}: the built-in configuration has no weights: expected --emit, or a folder or file");
@@ -90,7 +91,8 @@ pub fn compile(args: &CompileCommand) -> Result<()> {
     tuning::add(&mut artifact, &folder, args.tune)?;
     artifact.write(&output)?;
     let (module, size) = (&artifact.module, std::fs::metadata(&output).map_or(0, |m| m.len()));
-    eprintln!("{}: class {}, context {}, {} bytes", output.display(), module.class, module.ctx, size);
+    let (path, class, ctx) = (output.display(), module.class, module.ctx);
+    eprintln!("{path}: target {target}, class {class}, context {ctx}, {size} bytes");
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! `--emit`: a form of the model on its way to an artifact, as text.
+use crate::target::CompileTarget;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use ds4_ir::Module;
-use ds4_passes::{Machine, Phase, Target, dot, optimize, planned, report};
+use ds4_passes::{Machine, Phase, dot, optimize, planned, report};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -35,20 +36,15 @@ pub struct EmitArgs {
     /// Print a form of the model instead of writing an artifact
     #[arg(long, value_enum)]
     pub emit: Option<Emit>,
-    /// What to compile for: cpu, cuda, hip, metal
-    #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = target, requires = "emit")]
-    pub target: Target,
+    /// What to compile for: cpu, cuda[:sm_90], hip[:gfx1151], metal
+    #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = CompileTarget::parse)]
+    pub target: CompileTarget,
     /// A machine profile that `ds4c probe` wrote, for predictions
     #[arg(long, value_name = "FILE", requires = "emit")]
     machine: Option<PathBuf>,
     /// Tell on standard error how long each pass took
     #[arg(long, requires = "emit")]
     time_passes: bool,
-}
-
-fn target(text: &str) -> Result<Target, String> {
-    let names: Vec<&str> = Target::ALL.iter().map(|(n, _)| *n).collect();
-    Target::parse(text).ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
 impl EmitArgs {
@@ -67,7 +63,8 @@ impl EmitArgs {
             _ => None,
         };
         let (mut found, mut last) = (None, Instant::now());
-        let (module, plan) = optimize(module, self.target, &mut |phase, now| {
+        let prices = self.target.prices();
+        let (module, plan) = optimize(module, prices, &mut |phase, now| {
             if self.time_passes {
                 eprintln!("{phase:?}: {:.2} ms", last.elapsed().as_secs_f64() * 1e3);
             }
@@ -82,10 +79,8 @@ impl EmitArgs {
         Ok(match emit {
             Emit::Planned => planned(&module, &plan),
             Emit::Dot => dot(&module),
-            Emit::ReportJson => {
-                report::report(&module, &plan, self.target, machine.as_ref()).to_json() + "\n"
-            }
-            _ => report::report(&module, &plan, self.target, machine.as_ref()).to_string(),
+            Emit::ReportJson => report::report(&module, &plan, prices, machine.as_ref()).to_json() + "\n",
+            _ => report::report(&module, &plan, prices, machine.as_ref()).to_string(),
         })
     }
 
@@ -93,7 +88,7 @@ impl EmitArgs {
         let Some(path) = &self.machine else { return Ok(None) };
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let machine = Machine::from_json(&text).map_err(|why| anyhow!("{}: {why}", path.display()))?;
-        let target = self.target.to_string();
+        let target = self.target.prices().to_string();
         if !machine.devices.contains_key(&target) {
             bail!("{}: expected rates of {target}, got none", path.display());
         }

@@ -43,7 +43,7 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
     if ids.is_empty() {
         bail!("{}: expected at least one token id, got none", args.tokens.display());
     }
-    let opened = open(args.model.model.as_deref(), wish(args, ids.len()))?;
+    let opened = open(args.model.model.as_deref(), &wish(args, ids.len()))?;
     let engine = opened.engine(args.model.threads)?;
     let logits = if args.f64 {
         interpreted(&engine, &ids, args.chunk, cancel)?
@@ -58,7 +58,7 @@ pub fn logits(args: &LogitsArgs) -> Result<()> {
 
 /// The flags, with a context that holds all ids unless one is given.
 fn wish(args: &LogitsArgs, n: usize) -> Wish {
-    let wish = args.model.compile.wish();
+    let wish = args.model.wish();
     let is_artifact = args.model.model.as_deref().is_some_and(ds4_runtime::Artifact::is_artifact);
     let needed = u32::try_from(n).ok().filter(|n| *n > 4096 && wish.ctx.is_none() && !is_artifact);
     Wish { ctx: needed.or(wish.ctx), ..wish }

@@ -1,4 +1,5 @@
 //! `ds4c verify`: does this artifact answer here what it answered to its compiler?
+use crate::target::DeviceArgs;
 use crate::{interrupt, progress, selftest};
 use anyhow::{Result, bail};
 use clap::Args;
@@ -14,6 +15,8 @@ pub struct VerifyArgs {
     /// Hash every byte of the weights too
     #[arg(long)]
     full: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Threads; one per core if 0
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
@@ -40,7 +43,7 @@ pub fn verify(args: &VerifyArgs) -> Result<()> {
         }
     }
     let made_by = artifact.selftest.as_ref().map_or(String::new(), |t| t.made_by.clone());
-    let verdict = selftest::verify(artifact, folder, args.threads)?;
+    let verdict = selftest::verify(artifact, folder, args.threads, &args.device)?;
     let (worst, median) = verdict.allowed;
     let mut out = stdout().lock();
     writeln!(

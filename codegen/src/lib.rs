@@ -5,6 +5,11 @@
 //! behind the feature `gpu`, gives the text of a launch in CUDA C++, HIP C++ or Metal. A kernel is
 //! one file in `kernels/` and one line in [`KERNELS`].
 #![cfg_attr(not(feature = "gpu"), allow(dead_code, reason = "much is read by texts alone"))]
+#![allow(clippy::single_range_in_vec_init, reason = "the steps of a case are ranges, often one")]
+#![cfg_attr(
+    feature = "gpu",
+    allow(clippy::too_many_arguments, reason = "a kernel takes a buffer per binding")
+)]
 #[cfg(feature = "gpu")]
 pub mod emit;
 mod kernels;

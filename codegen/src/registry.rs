@@ -44,6 +44,7 @@ pub const KERNELS: &[&Kernel] = &[
     &kernels::push::PUSH,
     &kernels::rms_norm::KERNEL,
     &kernels::row::ops::ROPE,
+    &kernels::rope_table::KERNEL,
     &kernels::row::ops::ROUND_ACT,
     &kernels::stream_add::KERNEL,
     &kernels::streams::KERNEL,

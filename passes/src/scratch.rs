@@ -158,10 +158,12 @@ fn cpu_parts(site: &Site<'_>, maxima: &Maxima) -> u64 {
 const SPLIT_TOKENS: u64 = 8;
 /// Keys of one partial softmax.
 const SPLIT_KEYS: u64 = 128;
-/// Tokens whose index scores are held at once.
-const SCORE_TOKENS: u64 = 32;
-/// Partial sums of a long row.
-const SPLIT_ROW: u64 = 32;
+/// Most tokens whose index scores are held at once.
+const SCORE_TOKENS_MAX: u64 = 128;
+/// Bytes of index scores that a large step aims at.
+const SCORE_BYTES: u64 = 4 << 20;
+/// Columns of a partial sum of a long row.
+const SPLIT_ROW: u64 = 512;
 
 fn gpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
     let tokens = u64::from(maxima.tokens);
@@ -184,13 +186,17 @@ fn gpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
         tokens.min(SPLIT_TOKENS) * keys.div_ceil(SPLIT_KEYS) * fixed(heads) * (fixed(width) + 2) * 4
     };
     match site.op.name {
-        "index_select" => tokens.min(SCORE_TOKENS) * entries.unwrap_or(0) * 4,
+        "index_select" => {
+            let row = entries.unwrap_or(0) * 4;
+            let held = (SCORE_BYTES / row.max(1)).clamp(SPLIT_TOKENS, SCORE_TOKENS_MAX);
+            tokens.min(held) * row
+        }
         "swa_attend" => partial(128),
         "csa_attend" => partial(128 + last(4)),
         // Partial softmaxes of a whole context would be as large as the values: at most 64 parts.
         "hca_attend" => partial((128 + entries.unwrap_or(0)).min(64 * SPLIT_KEYS)),
         "moe_route" | "moe_route_hash" => tokens * last(1) * 4,
-        "hc_enter" | "hc_head_enter" => tokens * last(1) * SPLIT_ROW * 4,
+        "hc_enter" | "hc_head_enter" => tokens * site.columns(1).div_ceil(SPLIT_ROW) * (last(1) + 1) * 4,
         _ => 0,
     }
 }

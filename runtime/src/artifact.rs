@@ -3,6 +3,9 @@
 //! A file is proven whole by checksums before any of its content is looked at, and nothing is
 //! allocated from a length before that lies inside the file. Weights stay in their own files.
 mod dto;
+mod kernels;
+
+pub use kernels::{Binding, Constant, KernelLaunch, KernelText, Kernels};
 
 use crate::tune::Record;
 use crate::{Error, Result};
@@ -41,6 +44,8 @@ pub struct Artifact {
     pub table: WeightTable,
     /// `tokenizer.json`, absent for a model that runs on token ids only.
     pub tokenizer: Option<Vec<u8>>,
+    /// What a GPU launches, absent for the CPU.
+    pub kernels: Option<Kernels>,
     /// What a run must give, absent where compiling was to be quick.
     pub selftest: Option<SelfTest>,
     /// Weights that are read repacked, absent where all are read as stored.
@@ -121,6 +126,10 @@ impl Artifact {
         ];
         sections.extend(self.tokenizer.clone().map(|t| (*b"words   ", t)));
         sections.extend(self.selftest.as_ref().map(|t| (*b"selftest", json(serde_json::to_vec(t)))));
+        if let Some(kernels) = &self.kernels {
+            sections.push((*b"kernels ", json(serde_json::to_vec(kernels))));
+            sections.push((*b"binaries", kernels.binaries()));
+        }
         let layouts = self.layouts.as_ref().map(dto::Layouts::from);
         sections.extend(layouts.map(|l| (*b"layouts ", json(serde_json::to_vec(&l)))));
         sections.extend(self.tuning.as_ref().map(|t| (*b"tuning  ", json(serde_json::to_vec(t)))));
@@ -180,11 +189,18 @@ impl Artifact {
         let table = table.into_table()?;
         let plan = plan.into_plan(&module)?;
         let tokenizer = sections.get("words").ok().map(<[u8]>::to_vec);
+        let kernels = sections.get("kernels").ok().map(|section| -> std::result::Result<Kernels, String> {
+            let mut kernels: Kernels = dto::from_json("kernels", section)?;
+            kernels.set_binaries(sections.get("binaries")?)?;
+            kernels.check(&module, &plan).map_err(|e| format!("section kernels: {e}"))?;
+            Ok(kernels)
+        });
+        let kernels = kernels.transpose()?;
         let selftest = sections.get("selftest").ok().map(|b| dto::from_json("selftest", b)).transpose()?;
         let layouts = sections.get("layouts").ok().map(|b| dto::from_json::<dto::Layouts>("layouts", b));
         let layouts = layouts.transpose()?.map(dto::Layouts::into_layouts).transpose()?;
         let tuning = sections.get("tuning").ok().map(|b| dto::from_json("tuning", b)).transpose()?;
-        Ok(Artifact { meta, module, plan, table, tokenizer, selftest, layouts, tuning })
+        Ok(Artifact { meta, module, plan, table, tokenizer, kernels, selftest, layouts, tuning })
     }
 }
 

@@ -1,5 +1,5 @@
 //! An engine: a compiled model with its weights mapped, shared by any number of sessions.
-use crate::artifact::Artifact;
+use crate::artifact::{Artifact, Kernels};
 use crate::pool::Pool;
 use crate::program::Program;
 use crate::tune::{Choices, Tuned};
@@ -29,8 +29,28 @@ pub(crate) struct Shared {
     pub(crate) plan: Plan,
     pub(crate) weights: Weights,
     pub(crate) main: usize,
-    pub(crate) cpu: CpuBackend,
+    pub(crate) backend: Backend,
     tuned: Tuned,
+}
+
+/// Where steps run.
+pub(crate) enum Backend {
+    /// On the processor.
+    Cpu(CpuBackend),
+    /// On a GPU.
+    #[cfg(feature = "gpu")]
+    Device(Arc<crate::device::Backend>),
+}
+
+impl Shared {
+    /// What runs steps on the processor, for those who know that they do.
+    pub(crate) fn cpu(&self) -> &CpuBackend {
+        match &self.backend {
+            Backend::Cpu(cpu) => cpu,
+            #[cfg(feature = "gpu")]
+            Backend::Device(_) => unreachable!("the session runs on a device"),
+        }
+    }
 }
 
 /// What runs steps on the processor.
@@ -62,31 +82,68 @@ impl CpuBackend {
 }
 
 impl Engine {
-    /// Makes an engine of a compiled model. Relative weight paths are looked up from `base` first.
-    /// `threads` 0 means one per core.
+    /// Makes an engine of a compiled model: on the processor, or for an artifact with kernels on the
+    /// first device that fits them. Relative weight paths are looked up from `base` first. `threads` 0
+    /// means one per core.
     ///
     /// # Errors
-    /// Weights that are missing or changed, a module that cannot be executed, too many threads.
+    /// Weights that are missing or changed, a module that cannot be executed, too many threads; no
+    /// device for an artifact with kernels.
     pub fn new(artifact: Artifact, base: &Path, threads: usize) -> Result<Engine> {
-        let mut weights = Weights::open(&artifact.module, &artifact.table, base)?;
-        identity::check(&artifact.meta, &artifact.module, &artifact.table, &weights)?;
-        layout::open(&artifact, &mut weights, base)?;
-        let Artifact { meta, module, plan, tuning, .. } = artifact;
-        let choices = Choices::of(tuning.as_ref());
-        check(&module, &plan, &weights).map_err(Error::Invalid)?;
+        #[cfg(feature = "gpu")]
+        if artifact.kernels.is_some() {
+            return Engine::on_device(artifact, base, &crate::device::Choice::default());
+        }
+        if let Some(kernels) = &artifact.kernels {
+            let target = &kernels.target;
+            return Err(Error::Invalid(format!(
+                "the artifact is for {target}: this build knows no GPUs; build it with --features gpu"
+            )));
+        }
+        let choices = Choices::of(artifact.tuning.as_ref());
+        Engine::with(artifact, base, choices.tuned().clone(), |module, plan, weights, main, _| {
+            let program = |b: &Bucket| Program::new(module, &plan.launches, b, main, (weights, &choices));
+            Ok(Backend::Cpu(CpuBackend::new(plan, threads, &program).map_err(Error::Invalid)?))
+        })
+    }
+
+    /// Makes an engine of an artifact with kernels on a device of the API they are for.
+    ///
+    /// # Errors
+    /// As [`Engine::new`]; an artifact without kernels, no such device, not enough memory there.
+    #[cfg(feature = "gpu")]
+    pub fn on_device(artifact: Artifact, base: &Path, choice: &crate::device::Choice) -> Result<Engine> {
+        Engine::with(artifact, base, Tuned::Never, |module, plan, weights, main, kernels| {
+            let kernels = kernels.ok_or_else(|| {
+                let why = "the artifact is for the processor: compile it for a GPU with --target";
+                Error::Invalid(why.to_string())
+            })?;
+            let backend = crate::device::Backend::new(module, plan, kernels, weights, main, choice)?;
+            Ok(Backend::Device(Arc::new(backend)))
+        })
+    }
+
+    fn with(
+        artifact: Artifact,
+        base: &Path,
+        tuned: Tuned,
+        backend: impl FnOnce(&Module, &Plan, &Weights, usize, Option<&Kernels>) -> Result<Backend>,
+    ) -> Result<Engine> {
+        let weights = checked(&artifact, base)?;
+        let Artifact { meta, module, plan, kernels, .. } = artifact;
         let main = module.graphs.iter().position(|g| g.name == "main").expect("checked");
-        let program = |b: &Bucket| Program::new(&module, &plan.launches, b, main, (&weights, &choices));
-        let cpu = CpuBackend::new(&plan, threads, &program).map_err(Error::Invalid)?;
-        let shared = Shared {
-            identity: meta.identity,
-            module,
-            plan,
-            weights,
-            main,
-            cpu,
-            tuned: choices.tuned().clone(),
-        };
+        let backend = backend(&module, &plan, &weights, main, kernels.as_ref())?;
+        let shared = Shared { identity: meta.identity, module, plan, weights, main, backend, tuned };
         Ok(Engine { shared: Arc::new(shared) })
+    }
+
+    /// The device that sessions run on; `None` for the processor.
+    #[cfg(feature = "gpu")]
+    pub fn device(&self) -> Option<&crate::device::DeviceInfo> {
+        match &self.shared.backend {
+            Backend::Cpu(_) => None,
+            Backend::Device(backend) => Some(backend.device.info()),
+        }
     }
 
     /// A new session at position 0.
@@ -122,10 +179,31 @@ impl Engine {
         &self.shared.tuned
     }
 
-    /// Number of threads.
+    /// Number of threads that compute; 0 where a device does.
     pub fn threads(&self) -> usize {
-        self.shared.cpu.pool.threads()
+        match &self.shared.backend {
+            Backend::Cpu(cpu) => cpu.pool.threads(),
+            #[cfg(feature = "gpu")]
+            Backend::Device(_) => 0,
+        }
     }
+}
+
+/// The weights of an artifact, proven to be those it was compiled from and such that its module can be
+/// computed with them. Relative paths are looked up from `base` first.
+///
+/// # Errors
+/// Weights that are missing or changed, a module that cannot be executed.
+pub fn checked(artifact: &Artifact, base: &Path) -> Result<Weights> {
+    let Artifact { meta, module, plan, table, .. } = artifact;
+    let mut weights = Weights::open(module, table, base)?;
+    identity::check(meta, module, table, &weights)?;
+    // Repacked weights are for the processor's kernels.
+    if artifact.kernels.is_none() {
+        layout::open(artifact, &mut weights, base)?;
+    }
+    check(module, plan, &weights).map_err(Error::Invalid)?;
+    Ok(weights)
 }
 
 /// What a module must fulfil beyond being well formed so that the engine can execute it.

@@ -66,6 +66,9 @@ pub enum Error {
     /// The caller's cancel flag was set; the session is as it was before the call's current chunk.
     #[error("cancelled")]
     Cancelled,
+    /// A GPU, its driver or its compiler; the message names it.
+    #[error("{0}")]
+    Device(String),
     /// A parameter of a call is out of its range.
     #[error("{0}")]
     Invalid(String),

@@ -1,8 +1,7 @@
 //! Sessions at any position without computing it: states filled with random rows, for measuring.
-use crate::Session;
-use crate::step::Held;
+use crate::{Result, Session};
+use ds4_ir::StateType;
 use ds4_ir::formats::encode_row;
-use ds4_ir::view::state_slot;
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
@@ -13,41 +12,51 @@ impl Session {
     ///
     /// The session then answers as a model would that has seen noise. It is for measuring speed.
     ///
+    /// # Errors
+    /// What a device reports.
+    ///
     /// # Panics
     /// If `position` is beyond the context.
-    pub fn fill_random(&mut self, position: u64, seed: u64) {
+    pub fn fill_random(&mut self, position: u64, seed: u64) -> Result<()> {
         let ctx = u64::from(self.engine().module().ctx);
         assert!(position <= ctx, "position {position} of a context of {ctx} tokens");
         self.reset();
-        let threads = self.engine().threads();
-        let each = self.states.len().div_ceil(threads).max(1);
-        std::thread::scope(|scope| {
-            for (part, states) in self.states.chunks_mut(each).enumerate() {
-                scope.spawn(move || {
-                    for (i, held) in states.iter_mut().enumerate() {
-                        let number = (part * each + i) as u64;
-                        fill(held, position, Pcg64Mcg::seed_from_u64(seed ^ number << 32));
-                    }
-                });
+        // As many states at once as there are threads to make their rows.
+        let threads = self.engine().threads().max(1);
+        let types: Vec<StateType> = self.engine().module().states.iter().map(|s| s.ty).collect();
+        for (part, types) in types.chunks(threads).enumerate() {
+            let made: Vec<Vec<u8>> = std::thread::scope(|scope| {
+                let make = |(i, ty): (usize, &StateType)| {
+                    let (ty, number) = (*ty, (part * threads + i) as u64);
+                    scope.spawn(move || rows(ty, position, Pcg64Mcg::seed_from_u64(seed ^ number << 32)))
+                };
+                let running: Vec<_> = types.iter().enumerate().map(make).collect();
+                running.into_iter().map(|t| t.join().expect("making rows does not panic")).collect()
+            });
+            for (i, (ty, bytes)) in types.iter().zip(made).enumerate() {
+                self.body.write_rows(part * threads + i, ty.kind.valid(position), &bytes)?;
             }
-        });
+        }
         self.set_restored(position);
+        Ok(())
     }
 }
 
-/// Fills the valid rows of one state at `position`.
-fn fill(held: &mut Held, position: u64, mut random: Pcg64Mcg) {
-    let width = held.ty.width as usize;
-    let size = held.ty.scalar.row_bytes(width);
+/// The valid rows of a state at `position`.
+fn rows(ty: StateType, position: u64, mut random: Pcg64Mcg) -> Vec<u8> {
+    let width = ty.width as usize;
+    let size = ty.scalar.row_bytes(width);
     let mut row = vec![0f32; width];
     let spread = 3f32.sqrt();
-    for number in held.ty.kind.valid(position) {
-        let number = usize::try_from(number).expect("rows fit memory");
-        let slot = state_slot(held.ty.kind, held.capacity, number);
+    let valid = ty.kind.valid(position);
+    let count = usize::try_from(valid.end - valid.start).expect("rows fit memory");
+    let mut all = vec![0; count * size];
+    for to in all.chunks_exact_mut(size) {
         for x in &mut row {
             // 24 bits are as many as an f32 holds.
             *x = ((random.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0) * spread;
         }
-        encode_row(held.ty.scalar, &row, &mut held.memory.bytes_mut()[slot * size..][..size]);
+        encode_row(ty.scalar, &row, to);
     }
+    all
 }

@@ -2,6 +2,7 @@
 //!
 //! The crate knows no model: states and weights are names and types. It needs nothing of the
 //! compiler's passes to run what they made.
+mod body;
 mod cpu;
 mod engine;
 mod error;
@@ -21,15 +22,19 @@ mod times;
 mod weights;
 
 pub mod artifact;
+#[cfg(feature = "gpu")]
+pub mod device;
 pub mod layout;
 pub mod store;
 pub mod tune;
 
 #[doc(hidden)]
+pub use cpu::case;
+#[doc(hidden)]
 pub use cpu::product::trial as product;
 
 pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest, write_whole};
-pub use engine::Engine;
+pub use engine::{Engine, checked};
 pub use error::{Error, Result};
 pub use identity::{mark, sample_all};
 pub use probe::probe;

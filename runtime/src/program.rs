@@ -79,8 +79,7 @@ impl Program {
         let mut program = Program { launches: vec![], waves: vec![], types: vec![], worker_bytes: 0 };
         for (index, call) in graph.calls.iter().enumerate() {
             let func = &module.funcs[call.func];
-            let base = bucket.graphs[g].parts[index];
-            let place = Place { weights, choices, func, call, header: Header::of(func), bucket, g, base };
+            let place = Place::new(module, bucket, g, index, (weights, choices));
             debug_assert_eq!(func.launches().concat().len(), lists[call.func].launches.len());
             for wave in func.waves() {
                 program.wave(&place, &wave.concat())?;
@@ -123,16 +122,32 @@ fn intern(types: &mut Vec<TensorType>, ty: &TensorType) -> usize {
 }
 
 /// One call, for resolving its operands.
-struct Place<'a> {
+pub(crate) struct Place<'a> {
     weights: &'a Weights,
     choices: &'a Choices,
-    func: &'a Func,
-    call: &'a Call,
+    pub(crate) func: &'a Func,
+    pub(crate) call: &'a Call,
     header: Header,
-    bucket: &'a Bucket,
+    pub(crate) bucket: &'a Bucket,
     g: usize,
     /// Where the function's part of the arena begins.
-    base: u64,
+    pub(crate) base: u64,
+}
+
+impl<'a> Place<'a> {
+    /// The call of that index in graph `g`.
+    pub(crate) fn new(
+        module: &'a Module,
+        bucket: &'a Bucket,
+        g: usize,
+        index: usize,
+        (weights, choices): (&'a Weights, &'a Choices),
+    ) -> Place<'a> {
+        let call = &module.graphs[g].calls[index];
+        let func = &module.funcs[call.func];
+        let base = bucket.graphs[g].parts[index];
+        Place { weights, choices, func, call, header: Header::of(func), bucket, g, base }
+    }
 }
 
 impl Place<'_> {
@@ -188,24 +203,30 @@ impl Place<'_> {
         if self.func.ty(v).state().is_some() {
             return Source::State(self.state(v));
         }
-        let storage = self.func.storage_of(v);
-        if let Some(i) = self.header.params.iter().position(|p| *p == storage) {
+        if let Some(i) = self.param(v) {
             let ty = self.func.ty(v).tensor().expect("a parameter is a tensor");
-            return Source::Param(self.call.params[i], intern(seen, ty));
+            return Source::Param(i, intern(seen, ty));
         }
         let (at, ty) = self.address(v);
         Source::Arena(at, intern(seen, ty))
     }
 
+    /// Index of the module parameter behind `v`, if it is one.
+    pub(crate) fn param(&self, v: Value) -> Option<usize> {
+        let storage = self.func.storage_of(v);
+        let i = self.header.params.iter().position(|p| *p == storage)?;
+        Some(self.call.params[i])
+    }
+
     /// Index of the module state that a version belongs to.
-    fn state(&self, v: Value) -> usize {
+    pub(crate) fn state(&self, v: Value) -> usize {
         let root = self.func.root(v);
         let i = self.header.states.iter().position(|s| *s == root);
         self.call.states[i.expect("a state descends from an input")]
     }
 
     /// Address of the memory behind `v`, with the type of `v` itself.
-    fn address(&self, v: Value) -> (u64, &TensorType) {
+    pub(crate) fn address(&self, v: Value) -> (u64, &TensorType) {
         let ty = self.func.ty(v).tensor().expect("states are no values");
         let storage = self.func.storage_of(v);
         let plan = &self.bucket.graphs[self.g];

@@ -1,10 +1,9 @@
 //! A session: one token timeline with its states.
-use crate::memory::{Memory, Region, data};
-use crate::step::{self, Extents, Ground, Held, Param};
+use crate::body::{Body, HostBody, Turn, param_len};
 use crate::times::{Times, WaveTime};
 use crate::{Engine, Error, Result};
-use ds4_ir::view::Data;
-use ds4_ir::{Bind, REWIND_MAX, Scalar, StateKind};
+use ds4_ir::{REWIND_MAX, Scalar};
+use std::cell::RefCell;
 use std::sync::atomic::AtomicBool;
 
 /// Of which positions the logits are wanted.
@@ -22,13 +21,9 @@ pub enum Want {
 /// the number of threads.
 pub struct Session {
     engine: Engine,
-    pub(crate) states: Vec<Held>,
-    params: Vec<Param>,
-    arena: Option<Memory>,
-    /// Extents of a program's types in the step that runs.
-    extents: Vec<Extents>,
-    /// Where rings and tails are kept while a long step runs.
-    backup: Vec<u8>,
+    pub(crate) body: Box<dyn Body>,
+    /// What went wrong while states went in or out, for those who started it.
+    pub(crate) fault: RefCell<Option<Error>>,
     times: Option<Times>,
     position: u64,
     /// One past the last position that any step has written to the states.
@@ -37,32 +32,17 @@ pub struct Session {
 
 impl Session {
     pub(crate) fn new(engine: Engine) -> Result<Session> {
-        let module = engine.module();
-        let short = |what: &str, bytes: u64| Error::Invalid(format!("{what}: no memory for {bytes} bytes"));
-        let mut states = Vec::new();
-        for decl in &module.states {
-            let bytes = ds4_ir::plan::state_bytes(&decl.ty, module.ctx);
-            let memory = Memory::new(bytes).ok_or_else(|| short(&decl.name, bytes))?;
-            let capacity = decl.ty.kind.rows(u64::from(module.ctx)) as usize;
-            states.push(Held { ty: decl.ty, capacity, memory });
+        #[cfg(feature = "gpu")]
+        if let crate::engine::Backend::Device(backend) = &engine.shared.backend {
+            let body = Box::new(crate::device::DeviceBody::new(&engine, backend)?);
+            return Ok(Session::with(engine, body));
         }
-        let mut params = Vec::new();
-        for decl in &module.params {
-            let bytes = param_len(&decl.ty) as u64 * 4;
-            params.push(Param { memory: Memory::new(bytes).ok_or_else(|| short(&decl.name, bytes))? });
-        }
-        let types = engine.shared.cpu.programs.iter().map(|p| p.types.len()).max().unwrap_or(0);
-        Ok(Session {
-            engine,
-            states,
-            params,
-            arena: None,
-            extents: Vec::with_capacity(types),
-            backup: Vec::new(),
-            times: None,
-            position: 0,
-            written: 0,
-        })
+        let body = Box::new(HostBody::new(engine.clone())?);
+        Ok(Session::with(engine, body))
+    }
+
+    fn with(engine: Engine, body: Box<dyn Body>) -> Session {
+        Session { engine, body, fault: RefCell::default(), times: None, position: 0, written: 0 }
     }
 
     /// Number of tokens the session holds.
@@ -137,7 +117,7 @@ impl Session {
             let first = if want == Want::All { 0 } else { part.len() - 1 };
             self.step(part, first, cancel)?;
             if want == Want::All || done == ids.len() {
-                self.read_logits(part.len(), part.len() - first, logits);
+                self.body.logits(self.bucket(part.len()), part.len() - first, logits)?;
             }
             progress(done);
         }
@@ -146,46 +126,27 @@ impl Session {
 
     /// Runs one step of `ids`; logits are computed from token `first` on.
     fn step(&mut self, ids: &[u32], first: usize, cancel: &AtomicBool) -> Result<()> {
-        let at = self.bucket(ids.len());
-        self.reserve(self.engine.shared.plan.buckets[at].arena_bytes)?;
-        let backed_up = self.back_up(ids.len());
-        let ran = self.run(at, ids, first, cancel);
+        let bucket = self.bucket(ids.len());
+        self.body.reserve(bucket)?;
         let end = self.position + ids.len() as u64;
+        // A longer step could overwrite more rows of rings and tails than a rewind repairs. Entries
+        // only grow, and at the start there is nothing to lose.
+        let keeps = self.written.max(end) - self.position > u64::from(REWIND_MAX);
+        if keeps {
+            self.body.keep(self.position == 0)?;
+        }
+        let start = usize::try_from(self.position).expect("positions fit the context");
+        let ran = self.body.run(&Turn { bucket, ids, start, first }, cancel, self.times.as_mut());
         match ran {
             Ok(()) => {
                 self.position = end;
                 self.written = self.written.max(end);
             }
-            Err(_) if backed_up => self.put_back(),
+            Err(_) if keeps => self.body.put_back()?,
             // A short step has only written rows that a rewind may lose.
             Err(_) => self.written = self.written.max(end),
         }
         ran
-    }
-
-    /// Runs the program of bucket `at` on `ids`.
-    fn run(&mut self, at: usize, ids: &[u32], first: usize, cancel: &AtomicBool) -> Result<()> {
-        let shared = &*self.engine.shared;
-        let arena = self.arena.as_mut().expect("reserved");
-        let start = usize::try_from(self.position).expect("positions fit the context");
-        let bind = Bind { start, tokens: ids.len(), wanted: ids.len() - first };
-        let addresses = &shared.plan.buckets[at].graphs[shared.main].addresses;
-        let as_i32 = |n: usize| i32::try_from(n).expect("ids and positions fit an i32");
-        write_ints(arena, addresses[0], ids.iter().map(|id| as_i32(*id as usize)));
-        write_ints(arena, addresses[1], (start..start + ids.len()).map(as_i32));
-        write_ints(arena, addresses[2], (first..ids.len()).map(as_i32));
-        let program = &shared.cpu.programs[at];
-        self.extents.clear();
-        self.extents.extend(program.types.iter().map(|ty| Extents::of(ty, &bind)));
-        let ground = Ground {
-            weights: &shared.weights,
-            arena: Region::of(arena.bytes_mut()),
-            states: &self.states,
-            params: &self.params,
-            extents: &self.extents,
-        };
-        let times = self.times.as_mut();
-        step::run(program, &ground, &bind, &mut shared.cpu.pool.turn(), cancel, times)
     }
 
     /// Index of the smallest bucket that takes `tokens` tokens.
@@ -193,55 +154,6 @@ impl Session {
         let buckets = &self.engine.shared.plan.buckets;
         let fits = buckets.iter().position(|b| b.maxima.tokens as usize >= tokens);
         fits.expect("a step is no longer than the largest bucket")
-    }
-
-    fn reserve(&mut self, bytes: u64) -> Result<()> {
-        if self.arena.as_ref().is_some_and(|m| m.bytes().len() as u64 >= bytes) {
-            return Ok(());
-        }
-        let memory = Memory::new(bytes);
-        let memory = memory.ok_or_else(|| Error::Invalid(format!("arena: no memory for {bytes} bytes")))?;
-        self.arena = Some(memory);
-        Ok(())
-    }
-
-    fn read_logits(&self, tokens: usize, rows: usize, logits: &mut Vec<f32>) {
-        let shared = &self.engine.shared;
-        let graph = &shared.module.graphs[shared.main];
-        let at = shared.plan.buckets[self.bucket(tokens)].graphs[shared.main].addresses[graph.results[0]];
-        let arena = self.arena.as_ref().expect("a step has run");
-        match data(Scalar::F32, &arena.bytes()[at as usize..], rows, shared.module.vocab as usize) {
-            Data::Real(x) => logits.extend_from_slice(x),
-            _ => unreachable!("f32 data are real"),
-        }
-    }
-
-    /// Keeps the rings and tails if a step of `tokens` tokens could overwrite more of them than what a
-    /// rewind repairs; says whether it did. Entries only grow, so they need no copy.
-    fn back_up(&mut self, tokens: usize) -> bool {
-        if self.written.max(self.position + tokens as u64) - self.position <= u64::from(REWIND_MAX) {
-            return false;
-        }
-        self.backup.clear();
-        // At the start there is nothing to lose.
-        if self.position > 0 {
-            forgetful(&mut self.states).for_each(|s| self.backup.extend_from_slice(s.memory.bytes()));
-        }
-        true
-    }
-
-    /// Undoes what a step has done since [`Session::back_up`].
-    fn put_back(&mut self) {
-        let mut kept = &self.backup[..];
-        if kept.is_empty() {
-            return;
-        }
-        for state in forgetful(&mut self.states) {
-            let to = state.memory.bytes_mut();
-            let (own, rest) = kept.split_at(to.len());
-            to.copy_from_slice(own);
-            kept = rest;
-        }
     }
 
     /// Takes back the last `back` tokens. Costs nothing: states are addressed by position.
@@ -273,7 +185,7 @@ impl Session {
 
     /// The parameters' bytes, in the module's order.
     pub(crate) fn param_bytes(&self) -> impl Iterator<Item = &[u8]> {
-        self.params.iter().map(|p| p.memory.bytes())
+        (0..self.engine.module().params.len()).map(|i| self.body.param(i))
     }
 
     /// Begins to keep the times of waves anew, or stops keeping them.
@@ -289,7 +201,7 @@ impl Session {
     /// Sets a parameter of the module by name.
     ///
     /// # Errors
-    /// No such parameter, or another number of elements.
+    /// No such parameter, another number of elements, or what a device reports.
     pub fn set_param(&mut self, name: &str, elements: &[f32]) -> Result<()> {
         let params = &self.engine.module().params;
         let at = params.iter().position(|p| p.name == name);
@@ -299,26 +211,7 @@ impl Session {
             let ty = &params[at].ty;
             return Err(Error::Invalid(format!("{name}: expected {ty}, got {} elements", elements.len())));
         }
-        let bytes = self.params[at].memory.bytes_mut();
-        for (to, x) in bytes.chunks_exact_mut(4).zip(elements) {
-            to.copy_from_slice(&x.to_le_bytes());
-        }
-        Ok(())
-    }
-}
-
-/// The states that overwrite old rows with new ones.
-fn forgetful(states: &mut [Held]) -> impl Iterator<Item = &mut Held> {
-    states.iter_mut().filter(|s| !matches!(s.ty.kind, StateKind::Entries(_)))
-}
-
-fn param_len(ty: &ds4_ir::TensorType) -> usize {
-    ty.constants().map_or(0, |dims| dims.iter().map(|d| *d as usize).product())
-}
-
-fn write_ints(arena: &mut Memory, at: u64, values: impl Iterator<Item = i32>) {
-    let bytes = &mut arena.bytes_mut()[at as usize..];
-    for (to, n) in bytes.chunks_exact_mut(4).zip(values) {
-        to.copy_from_slice(&n.to_le_bytes());
+        let bytes: Vec<u8> = elements.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.body.set_param(at, &bytes)
     }
 }

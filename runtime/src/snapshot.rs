@@ -1,7 +1,6 @@
 //! Sessions and the store: what identifies a session's states, and how their rows go in and out.
-use crate::store::{Boundary, Capture, Layout, Restored, StateRows, Store, StoreError};
-use crate::{Session, step::Held};
-use ds4_ir::view::state_slot;
+use crate::Session;
+use crate::store::{Boundary, Capture, Layout, Reason, Restored, StateRows, Store, StoreError};
 use std::ops::Range;
 
 /// Version of the layout of states: another one cannot read the rows of this one.
@@ -29,7 +28,12 @@ impl Session {
         let ctx = self.engine().module().ctx as usize;
         let layout = self.layout();
         self.reset();
-        let restored = store.restore(&layout, &tokens[..tokens.len().min(ctx)], self);
+        let mut restored = store.restore(&layout, &tokens[..tokens.len().min(ctx)], self);
+        if let Some(why) = self.fault.take() {
+            let of = restored.of;
+            restored =
+                Restored { tokens: 0, of, reason: Reason::Device(why.to_string()), logits: Vec::new() };
+        }
         self.set_restored(restored.tokens);
         restored
     }
@@ -48,33 +52,30 @@ impl Session {
         seconds: f32,
     ) -> Result<Option<Capture>, StoreError> {
         assert!(tokens.len() as u64 == self.position(), "{} tokens at {}", tokens.len(), self.position());
-        store.capture(&self.layout(), Boundary { tokens, logits, seconds_per_token: seconds }, self)
+        let boundary = Boundary { tokens, logits, seconds_per_token: seconds };
+        let captured = store.capture(&self.layout(), boundary, self);
+        match self.fault.take() {
+            Some(why) => Err(StoreError::Device(why.to_string())),
+            None => captured,
+        }
     }
-}
-
-/// Bytes of a row, and the byte ranges of `rows` one by one.
-fn ranges(held: &Held, rows: Range<u64>) -> impl Iterator<Item = Range<usize>> + '_ {
-    let size = held.ty.scalar.row_bytes(held.ty.width as usize);
-    rows.map(move |row| {
-        let slot = state_slot(held.ty.kind, held.capacity, usize::try_from(row).expect("rows fit memory"));
-        slot * size..(slot + 1) * size
-    })
 }
 
 impl StateRows for Session {
     fn read(&self, state: usize, rows: Range<u64>, out: &mut Vec<u8>) {
-        let held = &self.states[state];
-        let bytes = held.memory.bytes();
-        ranges(held, rows).for_each(|range| out.extend_from_slice(&bytes[range]));
+        let before = out.len();
+        if let Err(why) = self.body.read_rows(state, rows.clone(), out) {
+            // What is missing is never stored: `capture` looks at the fault.
+            let ty = self.engine().module().states[state].ty;
+            let count = usize::try_from(rows.end - rows.start).expect("rows fit memory");
+            out.resize(before + count * ty.scalar.row_bytes(ty.width as usize), 0);
+            self.fault.replace(Some(why));
+        }
     }
 
     fn write(&mut self, state: usize, rows: Range<u64>, bytes: &[u8]) {
-        let held = &self.states[state];
-        let places: Vec<Range<usize>> = ranges(held, rows).collect();
-        let size = places.first().map_or(1, Range::len);
-        let memory = self.states[state].memory.bytes_mut();
-        for (place, row) in places.into_iter().zip(bytes.chunks_exact(size)) {
-            memory[place].copy_from_slice(row);
+        if let Err(why) = self.body.write_rows(state, rows, bytes) {
+            self.fault.replace(Some(why));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a session refuses, and that it goes on with the same bits after every interruption.
 use crate::common::{Expected, engine, fixture};
+use ds4::target::CompileTarget;
 use ds4_ir::Class;
 use ds4_runtime::{Engine, Error, Session, Want};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +32,7 @@ fn ids_out_of_the_vocabulary_are_refused_whole() {
 #[test]
 fn a_full_context_takes_no_more() {
     let model = fixture("flash-bf16");
-    let request = ds4::compile::Request { class: Class::Fast, ctx: Some(20) };
+    let request = ds4::compile::Request { class: Class::Fast, ctx: Some(20), target: CompileTarget::Cpu };
     let artifact = ds4::compile::compile(&model, &model, request).unwrap();
     let engine = Engine::new(artifact, &model, 2).unwrap();
     let mut session = engine.session().unwrap();

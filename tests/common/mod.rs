@@ -1,6 +1,7 @@
 //! What several tests need: fixtures, engines, a reader of expected values.
 #![allow(dead_code, reason = "no test uses all of it")]
 use ds4::compile::{Request, compile};
+use ds4::target::CompileTarget;
 use ds4_ir::view::WeightView;
 use ds4_ir::{Class, Module, WeightSource};
 use ds4_runtime::{Artifact, Engine, Weights};
@@ -15,7 +16,8 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
 /// Compiles a model for its whole context of at most 4,096 tokens.
 pub(crate) fn artifact(model: &Path, class: Class) -> Artifact {
     let here = std::env::temp_dir();
-    compile(model, &here, Request { class, ctx: Some(4096) }).unwrap_or_else(|e| panic!("{e:#}"))
+    let request = Request { class, ctx: Some(4096), target: CompileTarget::Cpu };
+    compile(model, &here, request).unwrap_or_else(|e| panic!("{e:#}"))
 }
 
 /// Compiles and opens a model.

@@ -21,6 +21,7 @@ pub(crate) mod moe_route;
 pub(crate) mod out_post;
 pub(crate) mod push;
 pub(crate) mod rms_norm;
+pub(crate) mod rope_table;
 pub(crate) mod row;
 pub(crate) mod stream_add;
 pub(crate) mod streams;

@@ -85,7 +85,7 @@ impl Slots {
 fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target) -> Option<Vec<Launch>> {
     let rows = site.value(1);
     let bytes = rows.scalar.row_bytes(rows.dims[1].constant()? as usize);
-    let words = u32::try_from(bytes / 4).ok().filter(|_| bytes % 4 == 0)?;
+    let words = u32::try_from(bytes / 4).ok().filter(|_| bytes.is_multiple_of(4))?;
     let slots = Slots::of(site.state(0).kind, maxima);
     let spec = Spec { rows: Rows::of(&rows.dims[..1]), slots, words };
     Some(vec![Launch {

@@ -24,6 +24,7 @@ pub use define::{Definition, Term};
 pub use index::largest;
 pub use infer::{Sig, SigArg};
 pub use linear::dot;
+pub use rope::frequency;
 
 /// One operator.
 pub struct Op {

@@ -58,7 +58,9 @@ fn rope_type(s: &Sig<'_>) -> Inferred {
 }
 
 /// Angular frequency of pair `i` of `dims / 2`, in `f32` as the reference computes it (spec 2.2).
-fn frequency(i: usize, dims: usize, base: f64, yarn: [f64; 4]) -> f32 {
+///
+/// `yarn`: factor, original context, fast and slow turns; a factor of 1 changes nothing.
+pub fn frequency(i: usize, dims: usize, base: f64, yarn: [f64; 4]) -> f32 {
     let [factor, orig, fast, slow] = yarn;
     let exponent = (2 * i) as f32 / dims as f32;
     // The power is taken in binary64 and rounded once: libraries differ in their powf.

@@ -227,7 +227,7 @@ impl OpKernel for Push {
 #[cfg(test)]
 mod tests {
     use super::Compress;
-    use crate::cpu::differential::{Case, case};
+    use crate::cpu::case::{Case, case};
     use crate::cpu::product::isas;
 
     fn check(case: &Case) {

@@ -174,7 +174,7 @@ versions! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::differential::noise;
+    use crate::cpu::case::noise;
     use crate::cpu::product::isas;
 
     #[test]

@@ -4,6 +4,7 @@
 //! element has one summation order, that of the interpreter.
 #![allow(dead_code, reason = "kernels that use all of a frame are being written")]
 mod attend;
+pub mod case;
 pub(crate) mod cells;
 mod compress;
 #[cfg(test)]

@@ -260,7 +260,7 @@ impl OpKernel for Rows {
 #[cfg(test)]
 mod tests {
     use super::Rows;
-    use crate::cpu::differential::{Case, case};
+    use crate::cpu::case::{Case, case};
     use crate::cpu::product::isas;
 
     fn check(case: &Case) {

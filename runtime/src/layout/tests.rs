@@ -86,7 +86,17 @@ fn artifact(folder: &Folder) -> Artifact {
     let packings = ["a", "b", "e", "f"].map(|name| (name, Packing::Stored));
     let layouts = Some(lay_out(&table, &packings.into(), "a.layout".to_string()));
     let plan = Plan { launches: vec![], buckets: vec![] };
-    Artifact { meta, module, plan, table, tokenizer: None, selftest: None, layouts, tuning: None }
+    Artifact {
+        meta,
+        module,
+        plan,
+        table,
+        tokenizer: None,
+        kernels: None,
+        selftest: None,
+        layouts,
+        tuning: None,
+    }
 }
 
 fn build_with(artifact: &mut Artifact, folder: &Folder, cancelled: bool) -> Result<Built> {

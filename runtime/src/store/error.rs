@@ -53,6 +53,9 @@ pub enum StoreError {
         /// Position it builds on.
         parent: u64,
     },
+    /// The device that holds the session's states failed.
+    #[error("states: {0}")]
+    Device(String),
     /// The tokens of this session were recorded for another model, numeric class or schema.
     #[error("session {name}: recorded for another model, numeric class or state schema")]
     OtherIdentity {

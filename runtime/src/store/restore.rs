@@ -47,6 +47,8 @@ pub enum Reason {
     },
     /// Nothing longer was stored.
     Ends,
+    /// The device that holds the session's states failed.
+    Device(String),
     /// The boundary at `at` was there once.
     Gone {
         /// Its position.
@@ -77,6 +79,7 @@ impl fmt::Display for Reason {
                 };
                 write!(f, "the state at token {at} was {why}")
             }
+            Reason::Device(why) => f.write_str(why),
             Reason::Damaged => f.write_str("a stored file could not be used"),
         }
     }

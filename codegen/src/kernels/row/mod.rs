@@ -133,9 +133,9 @@ impl Path {
 fn is_encodable(to: Scalar, width: u32) -> bool {
     match to {
         Scalar::F32 | Scalar::F16 | Scalar::Bf16 | Scalar::Q8_0 | Scalar::Q8K => true,
-        Scalar::E4m3x128 => width % 2 == 0,
-        Scalar::Idx4 => width % 4 == 0,
-        Scalar::Kv8 { rope } => (width - u32::from(rope)) % 2 == 0,
+        Scalar::E4m3x128 => width.is_multiple_of(2),
+        Scalar::Idx4 => width.is_multiple_of(4),
+        Scalar::Kv8 { rope } => (width - u32::from(rope)).is_multiple_of(2),
         _ => false,
     }
 }

@@ -1,6 +1,6 @@
 //! All forms of attention against `eval`, bit for bit.
 use super::Attend;
-use crate::cpu::differential::{Case, case, noise};
+use crate::cpu::case::{Case, case, noise};
 use crate::cpu::product::isas;
 
 fn header(heads: usize, width: usize, row: &str, more: &str) -> String {

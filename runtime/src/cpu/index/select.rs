@@ -67,7 +67,7 @@ fn threshold(scores: &[f32], k: usize, counts: &mut [u32]) -> (u32, usize) {
 #[cfg(test)]
 mod tests {
     use super::{COUNTS, select};
-    use crate::cpu::differential::noise;
+    use crate::cpu::case::noise;
 
     #[test]
     fn is_what_sorting_gives() {

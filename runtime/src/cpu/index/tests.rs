@@ -1,6 +1,6 @@
 //! Selections against `eval`, which sorts interpreted scores.
 use super::IndexSelect;
-use crate::cpu::differential::{Case, case};
+use crate::cpu::case::{Case, case};
 use crate::cpu::product::{Isa, isas};
 
 fn select(heads: usize, width: usize, fmt: &str, k: usize, start: usize, tokens: usize) -> Case {

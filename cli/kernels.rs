@@ -1,0 +1,187 @@
+//! The kernels of an artifact: for every node of a planned module, its launches and their texts.
+use anyhow::{Result, bail};
+use ds4_codegen::emit::emit;
+use ds4_codegen::{Api, Constant, Launch, Target, launches, scratch_bytes};
+use ds4_ir::cost::{Site, args_of};
+use ds4_ir::plan::Plan;
+use ds4_ir::{Func, Module, Value};
+use ds4_runtime::artifact::{self, Binding, KernelLaunch, KernelText, Kernels};
+use ds4_runtime::device::{compile_cuda, compile_hip};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Everything `target` launches for a module, with binaries where their compiler is found. `told` is
+/// given a line about what was found.
+///
+/// # Errors
+/// Every node that the target has no kernel for, by op and types; a text that cannot be made.
+pub fn kernels(
+    module: &Module,
+    plan: &Plan,
+    target: Target,
+    told: &mut dyn FnMut(String),
+) -> Result<Kernels> {
+    let mut table = Table::default();
+    let mut missing = BTreeSet::new();
+    let mut all = Vec::new();
+    for (b, bucket) in plan.buckets.iter().enumerate() {
+        let mut funcs = Vec::new();
+        for (f, func) in module.funcs.iter().enumerate() {
+            let mut values = Vec::new();
+            for name in &plan.launches[f].launches {
+                let v = func.find(name).expect("the plan launches values of the function");
+                let args = args_of(func, v);
+                let op = func.node(v).expect("a launch computes a node").op;
+                let site = Site { op, args: &args, ty: func.ty(v) };
+                match launches(&site, &bucket.maxima, &target) {
+                    None => {
+                        missing.insert(described(func, v));
+                        values.push(Vec::new());
+                    }
+                    Some(list) => {
+                        let planned = bucket.funcs[f].scratch[v.index()].map_or(0, |(_, bytes)| bytes);
+                        let needed = scratch_bytes(&list);
+                        if needed > planned {
+                            let place = format!("bucket {b}, @{} %{name} ({})", func.name, op.name);
+                            bail!("{place}: expected {needed} bytes of planned scratch, got {planned}");
+                        }
+                        values.push(list.into_iter().map(|l| table.add(l)).collect());
+                    }
+                }
+            }
+            funcs.push(values);
+        }
+        all.push(funcs);
+    }
+    if !missing.is_empty() {
+        let list: Vec<String> = missing.into_iter().collect();
+        bail!("{target} has no kernel for:\n  {}", list.join("\n  "));
+    }
+    let mut texts = emit_all(&table.specs, target)?;
+    compile_all(&mut texts, target, told)?;
+    let constants =
+        table.constants.iter().map(|c| artifact::Constant { name: c.name.to_string(), bytes: (c.bytes)() });
+    let constants = constants.collect();
+    let (target, subgroup) = (target.to_string(), target.subgroup);
+    Ok(Kernels { target, subgroup, texts, constants, launches: all })
+}
+
+/// The node with the types of its operands, as a reader of the message needs it.
+fn described(func: &Func, v: Value) -> String {
+    let node = func.node(v).expect("a node");
+    let arg = |arg: &ds4_ir::Arg| match arg {
+        ds4_ir::Arg::Value(v) => func.ty(*v).to_string(),
+        ds4_ir::Arg::Weight(w) => format!("@{}", func.weight_type(*w)),
+        ds4_ir::Arg::Lit(lit) => lit.to_string(),
+    };
+    let args: Vec<String> = node.args.iter().map(arg).collect();
+    format!("{} {} : {}", node.op.name, args.join(", "), func.ty(v))
+}
+
+/// Distinct specifications of texts, and distinct constants.
+#[derive(Default)]
+struct Table {
+    known: BTreeMap<String, usize>,
+    specs: Vec<Launch>,
+    constants: Vec<&'static Constant>,
+}
+
+impl Table {
+    /// The launch as an artifact has it.
+    fn add(&mut self, launch: Launch) -> KernelLaunch {
+        let bindings = launch.bindings.iter().map(|b| self.binding(b)).collect();
+        let grid = launch.grid;
+        let next = self.specs.len();
+        let text = *self.known.entry(launch.key()).or_insert(next);
+        if text == next {
+            self.specs.push(launch);
+        }
+        KernelLaunch { text, grid, bindings }
+    }
+
+    fn binding(&mut self, binding: &ds4_codegen::Binding) -> Binding {
+        use ds4_codegen::Binding as From;
+        match binding {
+            From::Step => Binding::Step,
+            From::Value(i) => Binding::Value(*i),
+            From::Weight(i, role) => Binding::Weight(*i, *role),
+            From::Table(i, role) => Binding::Table(*i, *role),
+            From::Base(i, role) => Binding::Base(*i, *role),
+            From::Out => Binding::Out,
+            From::Scratch { offset, bytes } => Binding::Scratch(*offset, *bytes),
+            From::Constant(constant) => {
+                let known = self.constants.iter().position(|c| c == constant);
+                Binding::Constant(known.unwrap_or_else(|| {
+                    self.constants.push(constant);
+                    self.constants.len() - 1
+                }))
+            }
+        }
+    }
+}
+
+/// Runs `work` on every item, on all cores; the results in order, or the first error.
+fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<Result<R>>>> = items.iter().map(|_| Mutex::new(None)).collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len().max(1));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(i) else { break };
+                    *results[i].lock().expect("no panic while locked") = Some(work(item));
+                }
+            });
+        }
+    });
+    let done = |r: Mutex<Option<Result<R>>>| r.into_inner().expect("unlocked").expect("every item was done");
+    results.into_iter().map(done).collect()
+}
+
+fn emit_all(specs: &[Launch], target: Target) -> Result<Vec<KernelText>> {
+    on_all_cores(specs, |launch| {
+        let text = emit(launch, &target)?;
+        Ok(KernelText {
+            entry: text.entry,
+            source: text.source,
+            block: launch.block,
+            shared_bytes: text.shared_bytes,
+            arch: None,
+            binary: Vec::new(),
+        })
+    })
+}
+
+/// Compiles every text for the target's architecture, if the compiler is there.
+fn compile_all(texts: &mut [KernelText], target: Target, told: &mut dyn FnMut(String)) -> Result<()> {
+    let compile: fn(&str, &str) -> ds4_runtime::Result<ds4_runtime::device::Compiled> = match target.api {
+        Api::Cuda => compile_cuda,
+        Api::Hip => compile_hip,
+        // Apple's compiler is part of its driver.
+        Api::Metal => return Ok(()),
+    };
+    let Some(first) = texts.first() else { return Ok(()) };
+    // Whether there is a compiler shows on an empty text.
+    if let Err(why) = compile("", target.arch) {
+        let why = why.to_string();
+        if why.contains("found none") {
+            told(format!(
+                "no binaries, the driver will compile {} texts when they are loaded: {why}",
+                texts.len()
+            ));
+            return Ok(());
+        }
+    }
+    debug_assert!(!first.source.is_empty());
+    let binaries = on_all_cores(texts, |text| {
+        Ok(compile(&text.source, target.arch).map_err(|e| anyhow::anyhow!("{}: {e}", text.entry))?.binary)
+    })?;
+    for (text, binary) in texts.iter_mut().zip(binaries) {
+        text.binary = binary;
+        text.arch = Some(target.arch.to_string());
+    }
+    Ok(())
+}

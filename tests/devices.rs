@@ -1,0 +1,163 @@
+//! Whole models on every kind of device: the fixtures, compiled for it, run by the shipping launcher on
+//! the emulated driver.
+mod common;
+
+use common::{Expected, Judge, fixture, worst};
+use ds4::compile::{Request, compile};
+use ds4::target::CompileTarget;
+use ds4_ir::{Bind, Buffer, Class, Interp};
+use ds4_runtime::device::{Choice, emulator::clang};
+use ds4_runtime::store::{Disk, Options, RealDisk, Store};
+use ds4_runtime::{Artifact, Engine, Session, Want};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+const FIXTURES: [&str; 2] = ["flash-bf16", "pro-mixed"];
+/// All three languages, and both sizes of subgroups.
+const TARGETS: [&str; 4] = ["cuda", "hip:gfx1151", "hip:gfx942", "metal"];
+/// Positions that are compared, and how they are split: a long step, short ones, single tokens.
+const SPLIT: [usize; 6] = [120, 7, 3, 4, 1, 1];
+/// Largest difference of a logit.
+const TOLERANCE: f64 = 1e-4;
+
+/// Whether there is a clang; says by name what is skipped if not.
+fn has_clang(test: &str) -> bool {
+    if let Err(why) = clang() {
+        eprintln!("SKIPPED {test}: {why}");
+        return false;
+    }
+    true
+}
+
+fn artifact(name: &str, target: &str) -> Artifact {
+    let target = CompileTarget::parse(target).unwrap();
+    let request = Request { class: Class::Exact, ctx: Some(512), target };
+    compile(&fixture(name), &std::env::temp_dir(), request).unwrap_or_else(|e| panic!("{name}: {e:#}"))
+}
+
+fn engine(artifact: Artifact) -> Engine {
+    let cache = std::env::temp_dir().join("ds4-test-emulator");
+    let choice = Choice { number: None, emulator: Some(cache) };
+    Engine::on_device(artifact, &std::env::temp_dir(), &choice).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn advance(session: &mut Session, ids: &[u32], want: Want) -> Vec<f32> {
+    let none = AtomicBool::new(false);
+    session.advance(ids, want, ids.len(), &none, &mut |_| ()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn best<T: Copy + PartialOrd>(row: &[T]) -> u32 {
+    let mut best = 0;
+    for i in 0..row.len() {
+        if row[i] > row[best] {
+            best = i;
+        }
+    }
+    best as u32
+}
+
+/// The tokens with which the interpreter in double precision goes on.
+fn greedy(name: &str, ids: &[u32], count: usize) -> Vec<u32> {
+    let judge = Judge::new(&fixture(name), Class::Exact);
+    let graph = judge.module.graph("main").unwrap();
+    let mut interp = Interp::<f64>::new(&judge.module, &judge);
+    let (mut next, mut start, mut all) = (ids.to_vec(), 0, Vec::new());
+    for _ in 0..count {
+        let n = next.len();
+        let ints = |x: &mut dyn Iterator<Item = usize>| Buffer::Int(x.map(|n| n as i32).collect());
+        let own = ints(&mut next.iter().map(|id| *id as usize));
+        let inputs = vec![own, ints(&mut (start..start + n)), ints(&mut (n - 1..n))];
+        let values = interp.step(graph, inputs, &Bind { start, tokens: n, wanted: 1 });
+        let token = best(values[graph.results[0]].buffer.real());
+        start += n;
+        all.push(token);
+        next = vec![token];
+    }
+    all
+}
+
+fn check(target: &str) {
+    if !has_clang(&format!("the fixtures on {target}")) {
+        return;
+    }
+    for name in FIXTURES {
+        let expected = Expected::read(&fixture(name).join("expected.safetensors"));
+        let n: usize = SPLIT.iter().sum();
+        let (ids, vocab) =
+            (&expected.ids("input_ids")[..n], expected.shape("logits").last().copied().unwrap());
+        let mut session = engine(artifact(name, target)).session().unwrap_or_else(|e| panic!("{e}"));
+        let (mut logits, mut at) = (Vec::new(), 0);
+        for part in SPLIT {
+            logits.extend(advance(&mut session, &ids[at..at + part], Want::All));
+            at += part;
+        }
+        let worst = worst(logits.iter().map(|x| f64::from(*x)), &expected.values("logits")[..n * vocab]);
+        println!("{name} on {target}: worst difference of a logit {worst:.1e}");
+        assert!(worst <= TOLERANCE, "{name} on {target}: {worst}");
+        let mut got = vec![best(&logits[logits.len() - vocab..])];
+        while got.len() < 4 {
+            let row = advance(&mut session, &[*got.last().unwrap()], Want::Last);
+            got.push(best(&row));
+        }
+        assert_eq!(got, greedy(name, ids, 4), "{name} on {target}: greedy tokens");
+    }
+}
+
+#[test]
+fn the_fixtures_on_cuda() {
+    check(TARGETS[0]);
+}
+
+#[test]
+fn the_fixtures_on_hip_in_waves_of_32() {
+    check(TARGETS[1]);
+}
+
+#[test]
+fn the_fixtures_on_hip_in_waves_of_64() {
+    check(TARGETS[2]);
+}
+
+#[test]
+fn the_fixtures_on_metal() {
+    check(TARGETS[3]);
+}
+
+#[test]
+fn states_on_a_device_go_into_a_store_and_back() {
+    if !has_clang("states_on_a_device_go_into_a_store_and_back") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let path: PathBuf = folder.path().join("kv");
+    let store = Store::open(disk, &path, Options::default()).unwrap();
+    let expected = Expected::read(&fixture(FIXTURES[0]).join("expected.safetensors"));
+    let ids = expected.ids("input_ids");
+    let engine = engine(artifact(FIXTURES[0], "cuda"));
+    let mut session = engine.session().unwrap();
+    let row = advance(&mut session, &ids[..100], Want::Last);
+    let captured = session.capture(&store, &ids[..100], &row, 0.01).unwrap().expect("nothing is stored yet");
+    store.commit(&captured).unwrap();
+    let mut again = engine.session().unwrap();
+    let restored = again.restore(&store, &ids[..100]);
+    assert_eq!((restored.tokens, restored.logits), (100, row));
+    let (a, b) =
+        (advance(&mut session, &ids[100..110], Want::All), advance(&mut again, &ids[100..110], Want::All));
+    assert_eq!(a, b, "a restored session computes the same bits");
+    session.rewind(4).unwrap();
+    let later = advance(&mut session, &ids[106..110], Want::All);
+    assert_eq!(later, a[a.len() - later.len()..], "so does one that was rewound");
+}
+
+#[test]
+fn an_artifact_with_kernels_reads_back() {
+    let made = artifact(FIXTURES[0], "metal");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.ds4");
+    made.write(&path).unwrap();
+    let read = Artifact::read(&path).unwrap();
+    assert_eq!(read.kernels, made.kernels);
+    assert!(made.kernels.is_some_and(|k| !k.texts.is_empty()));
+}

@@ -1,0 +1,63 @@
+//! Every kernel, on every kind of device, on the shapes that it names: the text that is shipped, run
+//! by the shipping launcher on the emulated driver, against the meaning of its op in double precision.
+//!
+//! Inputs are random, outputs and scratch begin poisoned, every buffer is an allocation of its own
+//! whose bounds are checked, and lanes run in three orders, which must give the same bits.
+//! `DS4_KERNEL=matmul` restricts the run to ops whose name starts so.
+mod inputs;
+mod run;
+
+use ds4_codegen::{Api, KERNELS, Target};
+use ds4_runtime::device::emulator::clang;
+use run::Bench;
+
+/// The kinds of devices: both sizes of subgroups, all three languages.
+const TARGETS: [&str; 4] = ["cuda:sm_90", "hip:gfx1151", "hip:gfx942", "metal:apple7"];
+
+fn check(api: Api, wave: Option<u32>) {
+    if let Err(why) = clang() {
+        eprintln!("SKIPPED kernels on {api}: {why}");
+        return;
+    }
+    let wanted = std::env::var("DS4_KERNEL").unwrap_or_default();
+    let targets = TARGETS.map(|name| Target::parse(name).unwrap());
+    let target = targets.into_iter().find(|t| t.api == api && wave.is_none_or(|w| t.subgroup == w)).unwrap();
+    let bench = Bench::new(target);
+    let mut failures = Vec::new();
+    let mut worst: Vec<(&str, f64)> = Vec::new();
+    for kernel in KERNELS.iter().filter(|k| k.op.starts_with(&wanted)) {
+        let mut most = 0.0f64;
+        for (i, case) in kernel.cases.iter().enumerate() {
+            match bench.case(kernel, case, i as u64) {
+                Ok(difference) => most = most.max(difference),
+                Err(why) => failures.push(format!("{} case {i} ({}): {why}", kernel.op, case.node)),
+            }
+        }
+        worst.push((kernel.op, most));
+    }
+    println!("{target}: worst difference per op, as a share of the row's largest magnitude");
+    for (op, difference) in worst {
+        println!("  {op:<24} {difference:.1e}");
+    }
+    assert!(failures.is_empty(), "{target}: {} failures\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn cuda_kernels_compute_their_ops() {
+    check(Api::Cuda, None);
+}
+
+#[test]
+fn hip_kernels_compute_their_ops_in_waves_of_32() {
+    check(Api::Hip, Some(32));
+}
+
+#[test]
+fn hip_kernels_compute_their_ops_in_waves_of_64() {
+    check(Api::Hip, Some(64));
+}
+
+#[test]
+fn metal_kernels_compute_their_ops() {
+    check(Api::Metal, None);
+}
