@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use ds4_runtime::Session;
-use ds4_runtime::store::{Journal, Options, RealDisk, Reason, Restored, Store, Writer};
+use ds4_runtime::store::{Journal, Options, RealDisk, Restored, Store, Writer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,9 +14,30 @@ pub struct KvArgs {
     /// Folder in which sessions are kept; `kv` in the cache folder if absent
     #[arg(long, value_name = "DIR", conflicts_with = "no_kv")]
     kv: Option<PathBuf>,
+    /// Most that kept states may take, as in 500M or 32G; what saves least goes first
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "32G", conflicts_with = "no_kv")]
+    kv_budget: u64,
     /// Keep nothing
     #[arg(long)]
     no_kv: bool,
+}
+
+/// Bytes as people write them: digits, then K, M, G or T for powers of 1024.
+///
+/// # Errors
+/// Anything else, or more than 64 bits hold.
+pub fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" => Some(0),
+        "K" => Some(10),
+        "M" => Some(20),
+        "G" => Some(30),
+        "T" => Some(40),
+        _ => None,
+    };
+    let bytes = digits.parse::<u64>().ok().zip(shift).and_then(|(n, shift)| n.checked_mul(1 << shift));
+    bytes.ok_or_else(|| format!("expected bytes as in 4096, 500M or 32G, got {text}"))
 }
 
 /// The store's folder: the one given, or the default.
@@ -34,8 +55,8 @@ pub fn folder(given: Option<&Path>) -> Result<PathBuf> {
 ///
 /// # Errors
 /// A folder that is not private, or cannot be used.
-pub fn open_store(folder: &Path) -> Result<Store> {
-    let store = Store::open(Arc::new(RealDisk), folder, Options::default())?;
+pub fn open_store(folder: &Path, options: Options) -> Result<Store> {
+    let store = Store::open(Arc::new(RealDisk), folder, options)?;
     warn(&store);
     Ok(store)
 }
@@ -66,7 +87,8 @@ impl Keeper {
         if args.no_kv {
             return Ok(None);
         }
-        let store = Arc::new(open_store(&folder(args.kv.as_deref())?)?);
+        let options = Options { budget: args.kv_budget, ..Options::default() };
+        let store = Arc::new(open_store(&folder(args.kv.as_deref())?, options)?);
         let writer = Writer::start(Arc::clone(&store)).context("store")?;
         Ok(Some(Keeper { store, writer, journal: None, is_temporary }))
     }
@@ -75,9 +97,7 @@ impl Keeper {
     pub fn restore(&self, session: &mut Session, tokens: &[u32]) -> Restored {
         let restored = session.restore(&self.store, tokens);
         warn(&self.store);
-        if restored.tokens > 0 || !matches!(restored.reason, Reason::Empty) {
-            eprintln!("{restored}");
-        }
+        eprintln!("{restored}");
         restored
     }
 
@@ -100,6 +120,35 @@ impl Keeper {
             }
         }
         Ok(())
+    }
+
+    /// Records one more token of the answer that a recorded prompt has.
+    ///
+    /// # Errors
+    /// The journal cannot be written: the token would not survive.
+    pub fn append(&mut self, token: u32) -> Result<()> {
+        Ok(self.journal.as_mut().context("nothing was recorded")?.append(&[token])?)
+    }
+
+    /// Records that the session went back to its first `len` tokens.
+    ///
+    /// # Errors
+    /// The journal cannot be written: the tokens would come back.
+    pub fn rewind(&mut self, len: usize) -> Result<()> {
+        match &mut self.journal {
+            Some(journal) if journal.tokens() > len as u64 => Ok(journal.rewind(len as u64)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the journal and all queued states are on the disk; tells what could not be.
+    ///
+    /// # Errors
+    /// The journal is not.
+    pub fn settle(&self) -> Result<()> {
+        self.writer.wait();
+        warn(&self.store);
+        Ok(self.store.sync_sessions()?)
     }
 
     /// Queues the states for saving. A full queue skips them: the next boundary has them too.

@@ -1,6 +1,6 @@
 //! A session with its tokens: brought to a prompt by the shortest way, then on from there.
 use crate::generate::{Generation, Pace, Speed, Stop};
-use crate::keep::Keeper;
+use crate::keep::{Keeper, warn};
 use crate::progress;
 use anyhow::Result;
 use ds4_runtime::{Error, Sampler, Session, Want};
@@ -61,7 +61,9 @@ impl Timeline {
         }
         self.session.reset();
         self.tokens.clear();
-        let Some(keeper) = &self.keeper else { return };
+        // What does not fit is refused by the session.
+        let fits = prompt.len() <= self.session.engine().module().ctx as usize;
+        let Some(keeper) = self.keeper.as_ref().filter(|_| fits) else { return };
         let restored = keeper.restore(&mut self.session, prompt);
         let kept = usize::try_from(restored.tokens).expect("no more than were asked for");
         self.tokens.extend_from_slice(&prompt[..kept]);
@@ -111,6 +113,8 @@ impl Timeline {
         let stop = self.decode(what, sampler, &mut speed, listen);
         speed.decode.time = start.elapsed();
         self.save();
+        // What went wrong beside is told now, not when all is over.
+        self.keeper.iter().for_each(|keeper| warn(&keeper.store));
         Ok((stop?, speed))
     }
 
@@ -152,9 +156,8 @@ impl Timeline {
             let token = sampler.next(&self.logits);
             speed.decode.tokens += 1;
             if let Some(keeper) = &mut self.keeper {
-                // On the disk before it is shown: the death of the process loses no shown token.
-                let shown = [&self.tokens[..], &[token]].concat();
-                keeper.record(&self.session, &shown, self.tokens.len())?;
+                // With the system before it is shown: the death of the process loses no shown token.
+                keeper.append(token)?;
             }
             if !listen(token)? {
                 return Ok(Stop::Cancelled);

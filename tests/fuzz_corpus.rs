@@ -52,3 +52,28 @@ fn tokenizer() {
 fn chat() {
     run("chat", targets::chat);
 }
+
+#[test]
+fn store_index() {
+    run("store_index", targets::store_index);
+}
+
+#[test]
+fn store_journal() {
+    run("store_journal", targets::store_journal);
+}
+
+#[test]
+fn store_sealed() {
+    run("store_sealed", targets::store_sealed);
+}
+
+#[test]
+fn store_bundle() {
+    run("store_bundle", targets::store_bundle);
+}
+
+#[test]
+fn store_name() {
+    run("store_name", targets::store_name);
+}

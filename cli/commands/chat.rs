@@ -9,7 +9,9 @@ use crate::open::Opened;
 use crate::timeline::Timeline;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use ds4_models::chat::{Answer, Control, Conversation, Effort, Mode, Options, Role, Segment, to_text};
+use ds4_models::chat::{
+    Answer, Content, Control, Conversation, Effort, Mode, Options, Role, Segment, to_text,
+};
 use ds4_models::tokenizer::Tokenizer;
 use ds4_runtime::Sampler;
 use rustyline::DefaultEditor;
@@ -32,6 +34,9 @@ const HELP: &str = "\
 Ctrl-C stops an answer.";
 /// Longest file that `/read` sends, in bytes.
 const READ_MAX: u64 = 16 << 20;
+
+/// Characters of its first question that tell conversations apart.
+const ABOUT: usize = 48;
 
 /// Talk to a model.
 #[derive(Args, Debug)]
@@ -204,23 +209,37 @@ impl Chat<'_> {
 
     fn save(&mut self) -> Result<()> {
         self.timeline.save();
+        let (layout, tokens) = (self.timeline.session().layout(), self.timeline.tokens().to_vec());
         let keeper = self.keeper()?;
-        keeper.store.sync_sessions()?;
-        match keeper.name() {
-            Some(name) => eprintln!("kept as {name}"),
-            None => eprintln!("nothing has been said yet"),
-        }
+        keeper.settle()?;
+        let Some(name) = keeper.name() else {
+            eprintln!("nothing has been said yet");
+            return Ok(());
+        };
+        let stored = keeper.store.find(&layout, &tokens);
+        eprintln!("kept as {name}: {} tokens, states of {stored}", tokens.len());
         Ok(())
     }
 
+    /// One line for each kept conversation, the oldest first, with its first question.
     fn list(&mut self) -> Result<()> {
+        let (root, options) = (self.timeline.session().layout().root(), self.conversation.options);
+        let tokenizer = self.tokenizer;
         let keeper = self.keeper()?;
         let own = keeper.name().unwrap_or_default().to_string();
+        let mut lines = Vec::new();
         for name in keeper.store.session_names()? {
-            let session = keeper.store.session(&name)?;
             let mark = if name == own { "*" } else { " " };
-            eprintln!("{mark} {name}  {} tokens", session.tokens.len());
+            let (made, about) = match keeper.store.session(&name) {
+                Ok(session) if session.root != root => (session.created, "of another model or class".into()),
+                Ok(session) => (session.created, about(tokenizer, &session.tokens, options)),
+                // One that cannot be read hides none of the others.
+                Err(error) => (0, format!("damaged: {error}")),
+            };
+            lines.push((made, format!("{mark} {name}  {about}")));
         }
+        lines.sort();
+        lines.iter().for_each(|(_, line)| eprintln!("{line}"));
         Ok(())
     }
 
@@ -232,8 +251,7 @@ impl Chat<'_> {
         let keeper = self.keeper()?;
         let (journal, tokens) = keeper.store.open_session(&layout, name)?;
         warn(&keeper.store);
-        let options = self.conversation.options;
-        self.conversation = Conversation::from_tokens(self.tokenizer, &tokens, options)?;
+        self.conversation = read_back(self.tokenizer, &tokens, self.conversation.options)?;
         self.keeper()?.switch(journal);
         self.timeline.bring_back(&tokens);
         let n = self.conversation.messages.iter().filter(|m| m.role == Role::User).count();
@@ -243,14 +261,19 @@ impl Chat<'_> {
 
     fn fork(&mut self, name: &str) -> Result<()> {
         let layout = self.timeline.session().layout();
-        let tokens = self.timeline.tokens().to_vec();
         let keeper = self.keeper()?;
         if name.is_empty() {
             keeper.forget();
+            eprintln!("what is said now is kept as another conversation");
             return Ok(());
         }
+        let tokens = match keeper.name() {
+            Some(own) => keeper.store.session(own)?.tokens,
+            None => Vec::new(),
+        };
         let journal = keeper.store.create_session(&layout, name, &tokens)?;
         keeper.switch(journal);
+        eprintln!("goes on as {name}, {} tokens", tokens.len());
         Ok(())
     }
 
@@ -264,8 +287,52 @@ impl Chat<'_> {
         if n > 0 {
             messages.truncate(asked[asked.len() - n]);
         }
+        let kept = self.kept()?;
+        if let (Some(kept), Some(keeper)) = (kept, &mut self.timeline.keeper) {
+            keeper.rewind(kept)?;
+        }
+        eprintln!("{} questions are left", asked.len() - n);
         Ok(())
     }
+
+    /// How many of the tokens held stand for the conversation as it is now; `None` if they spell
+    /// another one.
+    fn kept(&self) -> Result<Option<usize>> {
+        if self.conversation.messages.iter().all(|m| m.role == Role::System) {
+            return Ok(Some(0));
+        }
+        let prompt = self.conversation.prompt()?;
+        let end = |s: &Segment| *s == Segment::Control(Control::Eos);
+        let Some(last) = prompt.iter().rposition(end) else { return Ok(Some(0)) };
+        let answers = prompt[..=last].iter().filter(|s| end(s)).count();
+        let held = self.timeline.tokens();
+        let eos =
+            |id: &u32| self.tokenizer.control_name(*id).and_then(Control::from_name) == Some(Control::Eos);
+        let place = held.iter().enumerate().filter(|(_, id)| eos(id)).nth(answers - 1);
+        let kept = place.map(|(i, _)| i + 1);
+        Ok(kept.filter(|kept| self.spelled(&held[..*kept]) == to_text(&prompt[..=last])))
+    }
+}
+
+/// A conversation from its tokens; none have been said in one that was taken back whole.
+fn read_back(tokenizer: &Tokenizer, tokens: &[u32], options: Options) -> Result<Conversation> {
+    match tokens {
+        [] => Ok(Conversation::new(options)),
+        tokens => Ok(Conversation::from_tokens(tokenizer, tokens, options)?),
+    }
+}
+
+/// How long a conversation is and how it begins.
+fn about(tokenizer: &Tokenizer, tokens: &[u32], options: Options) -> String {
+    let conversation = read_back(tokenizer, tokens, options).ok();
+    let question = conversation.and_then(|c| c.messages.into_iter().find(|m| m.role == Role::User));
+    let question = match question.and_then(|m| m.content) {
+        Some(Content::Text(text)) => text,
+        _ => String::new(),
+    };
+    let line = question.lines().next().unwrap_or_default();
+    let short: String = line.chars().take(ABOUT).collect();
+    format!("{} tokens  {short}{}", tokens.len(), if short.len() < question.len() { "..." } else { "" })
 }
 
 fn read(path: &str) -> Result<String> {

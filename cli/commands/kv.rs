@@ -1,10 +1,11 @@
 //! `ds4 kv`: a look into a folder of kept sessions.
-use crate::keep::{folder, open_store, warn};
+use crate::keep::{folder, open_store, size, warn};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use ds4_runtime::store::{Key, Store};
+use ds4_runtime::store::{Key, Options, RealDisk, Store};
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Look after kept sessions.
@@ -37,9 +38,9 @@ enum Action {
     Gc {
         /// The folder
         dir: Option<PathBuf>,
-        /// Bytes that may stay
-        #[arg(long, value_name = "BYTES", default_value_t = u64::MAX)]
-        budget: u64,
+        /// Most that may stay, as in 500M or 32G
+        #[arg(long, value_name = "SIZE", value_parser = size)]
+        budget: Option<u64>,
     },
     /// Write a stored state and all it stands on to one file
     Export {
@@ -51,7 +52,7 @@ enum Action {
         /// The folder
         dir: Option<PathBuf>,
     },
-    /// Take a state from a file
+    /// Take a state from a file; its states are believed, so take none from those you do not trust
     Import {
         /// The file
         file: PathBuf,
@@ -68,10 +69,11 @@ pub fn kv(args: &KvCommand) -> Result<()> {
     match &args.action {
         Action::Ls { dir } => ls(&store(dir)?),
         Action::Show { key, dir } => show(&store(dir)?, key),
-        Action::Verify { dir } => verify(&store(dir)?),
+        Action::Verify { dir } => verify(&existing(dir)?),
         Action::Gc { dir, budget } => {
             let store = store(dir)?;
-            writeln!(stdout(), "{} bytes freed, {} in use", store.gc(*budget)?, store.bytes())?;
+            let freed = store.gc(budget.unwrap_or(u64::MAX))?;
+            writeln!(stdout(), "{freed} bytes freed, {} in use", store.bytes())?;
             warn(&store);
             Ok(())
         }
@@ -87,11 +89,15 @@ pub fn kv(args: &KvCommand) -> Result<()> {
 
 /// Opens a folder that is there already: looking at one must not make it.
 fn store(dir: &Option<PathBuf>) -> Result<Store> {
+    open_store(&existing(dir)?, Options::default())
+}
+
+fn existing(dir: &Option<PathBuf>) -> Result<PathBuf> {
     let folder = folder(dir.as_deref())?;
     if !folder.is_dir() && dir.is_some() {
         bail!("{}: expected a folder of kept sessions, got none", folder.display());
     }
-    open_store(&folder)
+    Ok(folder)
 }
 
 fn ls(store: &Store) -> Result<()> {
@@ -110,9 +116,14 @@ fn ls(store: &Store) -> Result<()> {
         )?;
     }
     for name in store.session_names()? {
-        let session = store.session(&name)?;
-        let damage = session.damaged.map_or(String::new(), |d| format!("  damaged: {d}"));
-        writeln!(out, "session {name}  {} tokens{damage}", session.tokens.len())?;
+        match store.session(&name) {
+            Ok(session) => {
+                let damage = session.damaged.map_or(String::new(), |d| format!("  damaged: {d}"));
+                writeln!(out, "session {name}  {} tokens{damage}", session.tokens.len())?;
+            }
+            // One that cannot be read hides none of the others.
+            Err(error) => writeln!(out, "session {name}  damaged: {error}")?,
+        }
     }
     Ok(())
 }
@@ -138,13 +149,17 @@ fn show(store: &Store, key: &str) -> Result<()> {
     Ok(writeln!(out, "{:?}", entry.tokens)?)
 }
 
-fn verify(store: &Store) -> Result<()> {
+fn verify(folder: &Path) -> Result<()> {
+    let store = Store::open(Arc::new(RealDisk), folder, Options::default())?;
+    // A damaged index is rebuilt by opening, which does not make it whole before.
+    let index = store.take_warnings();
     let report = store.verify()?;
+    index.iter().for_each(|problem| eprintln!("{problem}"));
     for problem in &report.problems {
         eprintln!("{}: {}", problem.file.display(), problem.why);
     }
-    if !report.problems.is_empty() {
-        bail!("{} of {} entries are not whole", report.problems.len(), report.entries);
+    match index.len() + report.problems.len() {
+        0 => Ok(writeln!(stdout(), "{} entries whole, {} bytes read", report.entries, report.bytes)?),
+        n => bail!("{n} files are not whole, {} entries looked at", report.entries),
     }
-    Ok(writeln!(stdout(), "{} entries whole, {} bytes read", report.entries, report.bytes)?)
 }

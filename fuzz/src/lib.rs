@@ -2,6 +2,9 @@
 //!
 //! Every target answers whether it accepted the bytes. The ordinary tests run the kept corpora through
 //! the same functions.
+mod memory;
+mod store;
+
 use ds4_ir::{Module, parse_funcs, parse_module, verify, verify_module};
 use ds4_models::chat::{
     Answer, Effort, Ending, Mode, OutputParser, Piece, Source, parse_answer, parse_messages,
@@ -10,6 +13,8 @@ use ds4_models::tokenizer::Tokenizer;
 use ds4_models::{StoredTensor, gguf, safetensors};
 use ds4_runtime::Artifact;
 use std::path::{Path, PathBuf};
+
+pub use store::{store_bundle, store_index, store_journal, store_name, store_sealed};
 
 /// A file of this thread's own that holds `bytes`.
 fn file(bytes: &[u8]) -> PathBuf {

@@ -1,83 +1,26 @@
-//! Speed of the store on the disk that holds the temporary folder: saves and restores of the real
-//! model's states beside plain sequential writing and reading, and look-ups among 10,000 sessions.
+//! Speed of the store on the disk that holds the temporary folder, with the states of Flash. Shares
+//! are of plain sequential writing and reading just before and just after, and their median is told
+//! with the quarter below and above it, so that other work on the machine matters little.
 //!
-//! `cargo bench -p ds4-runtime --bench store`
+//! `cargo bench -p ds4-runtime --bench store`; words behind `--` choose parts: `rates`, `many`. `TMPDIR`
+//! chooses the disk. What decoding notices of a save is another bench: `cargo bench --bench beside`.
+mod flash;
+
 use ds4_ir::{Scalar, StateKind, StateType};
-use ds4_runtime::store::{Boundary, Disk, DiskFile, How, Layout, Lock, Options, RealDisk};
-use ds4_runtime::store::{StateRows, Store, Writer};
+use ds4_runtime::store::{Boundary, Disk, DiskFile, How, Layout, Lock, Options, RealDisk, Store};
+use flash::{LOGITS, Rows, median, noise, seconds};
 use std::io::Result;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
-const TOKENS: usize = 32_768;
-const ROUNDS: usize = 9;
+/// Length of the session.
+const TOKENS: usize = 65_536;
+/// Distance of the boundaries that `ds4` keeps while it reads a prompt.
+const STEP: usize = 512;
+const ROUNDS: usize = 7;
+/// Readings of each file.
+const READINGS: usize = 4;
 const SESSIONS: u32 = 10_000;
-const LOGITS: usize = 129_280;
-
-/// States as flat memory, one buffer per state, as a session on the CPU holds them.
-struct Rows(Vec<(usize, Vec<u8>)>);
-
-impl Rows {
-    fn new(schema: &[(String, StateType)], tokens: u64) -> Rows {
-        let buffer = |s: &StateType| {
-            let row = s.scalar.row_bytes(s.width as usize);
-            let rows = s.kind.rows(tokens) as usize;
-            // No page of zeros: every page is there before anything is measured.
-            (row, (0..rows * row).map(|i| i as u8 | 1).collect())
-        };
-        Rows(schema.iter().map(|(_, s)| buffer(s)).collect())
-    }
-
-    /// The rows as pieces of the buffer: rings and tails wrap around.
-    fn pieces(&self, state: usize, rows: Range<u64>) -> impl Iterator<Item = Range<usize>> {
-        let (row, slots) = (self.0[state].0, (self.0[state].1.len() / self.0[state].0) as u64);
-        let mut next = rows.start;
-        std::iter::from_fn(move || {
-            let slot = next % slots;
-            let n = (rows.end - next).min(slots - slot);
-            next += n;
-            (n > 0).then(|| slot as usize * row..(slot + n) as usize * row)
-        })
-    }
-}
-
-impl StateRows for Rows {
-    fn read(&self, state: usize, rows: Range<u64>, out: &mut Vec<u8>) {
-        self.pieces(state, rows).for_each(|piece| out.extend_from_slice(&self.0[state].1[piece]));
-    }
-
-    fn write(&mut self, state: usize, rows: Range<u64>, mut bytes: &[u8]) {
-        for piece in self.pieces(state, rows).collect::<Vec<_>>() {
-            let (own, rest) = bytes.split_at(piece.len());
-            self.0[state].1[piece].copy_from_slice(own);
-            bytes = rest;
-        }
-    }
-}
-
-/// The states of Flash in `official` or `fast` (spec 1.2).
-fn flash() -> Vec<(String, StateType)> {
-    let kv8 = Scalar::Kv8 { rope: 64 };
-    let mut schema = Vec::new();
-    for layer in 0..43 {
-        let mut add = |kind, scalar, width| {
-            schema.push((format!("blk.{layer}.{}", schema.len()), StateType { kind, scalar, width }));
-        };
-        add(StateKind::Ring(128), kv8, 512);
-        if layer >= 2 && layer % 2 == 0 {
-            add(StateKind::Entries(4), kv8, 512);
-            add(StateKind::Entries(4), Scalar::Idx4, 128);
-            add(StateKind::Tail(4), Scalar::F32, 2048);
-            add(StateKind::Tail(4), Scalar::F32, 512);
-        } else if layer >= 2 {
-            add(StateKind::Entries(128), kv8, 512);
-            add(StateKind::Tail(128), Scalar::F32, 1024);
-        }
-    }
-    schema
-}
 
 /// A disk that skips the syncs, to lay down many sessions quickly.
 struct Unsynced;
@@ -130,12 +73,15 @@ impl DiskFile for UnsyncedFile {
 }
 
 fn main() {
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let folder = std::env::temp_dir().join(format!("ds4-store-bench-{}", std::process::id()));
     drop(std::fs::remove_dir_all(&folder));
     std::fs::create_dir_all(&folder).unwrap();
-    rates(&folder);
-    beside(&folder);
-    look_ups(&folder);
+    for (name, part) in [("rates", rates as fn(&Path)), ("many", look_ups)] {
+        if chosen.is_empty() || chosen.iter().any(|c| c == name) {
+            part(&folder);
+        }
+    }
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
@@ -143,88 +89,184 @@ fn open(disk: impl Disk + 'static, folder: &Path) -> Store {
     Store::open(Arc::new(disk), folder, Options { budget: u64::MAX / 2, ..Options::default() }).unwrap()
 }
 
-fn seconds<T>(work: impl FnOnce() -> T) -> (f64, T) {
-    let start = Instant::now();
-    let value = work();
-    (start.elapsed().as_secs_f64(), value)
+fn tokens(round: usize) -> Vec<u32> {
+    (0..TOKENS as u32).map(|t| t ^ (round as u32) << 20).collect()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// Pairs of what a plain file took, before and after, and what the store took between.
+#[derive(Default)]
+struct Pairs {
+    plain: Vec<f64>,
+    ours: Vec<f64>,
+    /// Processor seconds of the same.
+    work: [Vec<f64>; 2],
 }
 
-/// Plain sequential writing and reading, saving and restoring, in turns.
+impl Pairs {
+    fn measure(&mut self, mut plain: impl FnMut() -> f64, ours: impl FnOnce() -> f64) {
+        let (before, work) = (plain(), processor());
+        self.ours.push(ours());
+        self.work[1].push(processor() - work);
+        let work = processor();
+        self.plain.push((before + plain()) / 2.0);
+        self.work[0].push(processor() - work);
+    }
+
+    /// Measures several times. The first is about where the system finds memory, so it does not count.
+    fn repeat(&mut self, mut plain: impl FnMut() -> f64, mut ours: impl FnMut() -> f64) {
+        Pairs::default().measure(&mut plain, &mut ours);
+        (1..READINGS).for_each(|_| self.measure(&mut plain, &mut ours));
+    }
+
+    fn tell(&self, what: &str, bytes: u64) {
+        let mut shares: Vec<f64> = self.plain.iter().zip(&self.ours).map(|(p, o)| 100.0 * p / o).collect();
+        shares.sort_by(f64::total_cmp);
+        let quarter = |n: usize| shares[(shares.len() - 1) * n / 4];
+        let rate = |t: &Vec<f64>| bytes as f64 / median(t.clone()) / 1e6;
+        println!(
+            "{what}: {:.0} MB/s, plain {:.0} MB/s, share {:.0} % ({:.0} to {:.0}); processor {:.0} ms, plain {:.0} ms",
+            rate(&self.ours),
+            rate(&self.plain),
+            quarter(2),
+            quarter(1),
+            quarter(3),
+            1e3 * median(self.work[1].clone()),
+            1e3 * median(self.work[0].clone())
+        );
+    }
+}
+
+/// Processor seconds of all threads so far, the system's work for them included; 0 where unknown.
+fn processor() -> f64 {
+    #[cfg(unix)]
+    {
+        // SAFETY: all fields are numbers, for which zero is a value; the call fills them.
+        let used = unsafe {
+            let mut used: libc::rusage = std::mem::zeroed();
+            libc::getrusage(libc::RUSAGE_SELF, &mut used);
+            used
+        };
+        let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 * 1e-6;
+        seconds(used.ru_utime) + seconds(used.ru_stime)
+    }
+    #[cfg(not(unix))]
+    0.0
+}
+
+/// Saving and restoring beside plain sequential writing and reading.
 fn rates(folder: &Path) {
-    let schema = flash();
+    let schema = flash::schema();
     let layout = Layout::new([0; 32], &schema, LOGITS);
     let mut rows = Rows::new(&schema, TOKENS as u64);
     let logits = vec![0.5; LOGITS];
-    let [mut write, mut save, mut copy, mut read, mut restore] = [const { Vec::new() }; 5];
-    let mut bytes = 0;
+    let data = noise(8 << 20);
+    let [mut save, mut whole, mut warm, mut grown] = std::array::from_fn(|_| Pairs::default());
+    let (mut bytes, mut bytes_grown) = (0, 0);
     for round in 0..ROUNDS {
-        let tokens: Vec<u32> = (0..TOKENS as u32).map(|t| t ^ (round as u32) << 20).collect();
-        let store = open(RealDisk, &folder.join("rates"));
+        let tokens = tokens(round);
+        let plain = folder.join("plain");
+        // In one piece: a session that was restored elsewhere or taken from a bundle.
+        let at = folder.join(format!("whole{round}"));
+        let store = open(RealDisk, &at);
         let boundary = Boundary { tokens: &tokens, logits: &logits, seconds_per_token: 0.1 };
-        let (t, capture) = seconds(|| store.capture(&layout, boundary, &rows).unwrap().unwrap());
+        let capture = store.capture(&layout, boundary, &rows).unwrap().unwrap();
         bytes = capture.bytes();
-        copy.push(t);
-        let plain = folder.join(format!("plain{round}"));
-        write.push(seconds(|| write_plain(&plain, bytes)).0);
-        save.push(seconds(|| store.commit(&capture).unwrap()).0);
-        evict_cache(&plain);
-        read.push(seconds(|| read_plain(&plain)).0);
-        std::fs::read_dir(folder.join("rates/nodes")).unwrap().for_each(|f| evict_cache(&f.unwrap().path()));
-        let (t, restored) = seconds(|| store.restore(&layout, &tokens, &mut rows));
-        assert_eq!(restored.tokens, TOKENS as u64);
-        restore.push(t);
-        store.gc(0).unwrap();
+        save.measure(|| write_plain(&plain, &data, bytes), || seconds(|| store.commit(&capture).unwrap()).0);
+        drop(capture);
+        let mut restore = |store: &Store| {
+            let (time, restored) = seconds(|| store.restore(&layout, &tokens, &mut rows));
+            assert_eq!(restored.tokens, TOKENS as u64);
+            time
+        };
+        let mut cold = || {
+            forget(&at);
+            restore(&store)
+        };
+        whole.repeat(|| read_plain(&plain, bytes, true), &mut cold);
+        warm.measure(|| read_plain(&plain, bytes, false), || restore(&store));
+        drop(store);
+        std::fs::remove_dir_all(&at).unwrap();
+
+        // As it grew: a piece for each step of the prompt.
+        let at = folder.join(format!("grown{round}"));
+        let store = open(Unsynced, &at);
+        for n in (STEP..=TOKENS).step_by(STEP) {
+            let boundary = Boundary { tokens: &tokens[..n], logits: &logits, seconds_per_token: 0.1 };
+            let capture = store.capture(&layout, boundary, &rows).unwrap().unwrap();
+            store.commit(&capture).unwrap();
+        }
+        let nodes = store.list().unwrap();
+        bytes_grown = nodes.iter().map(|n| n.rows + if n.end == TOKENS as u64 { n.edge } else { 0 }).sum();
+        let mut restore = |store: &Store| {
+            let (time, restored) = seconds(|| store.restore(&layout, &tokens, &mut rows));
+            assert_eq!(restored.tokens, TOKENS as u64);
+            time
+        };
+        let mut cold = || {
+            forget(&at);
+            restore(&store)
+        };
+        grown.repeat(|| read_plain(&plain, bytes_grown, true), &mut cold);
+        drop(store);
+        std::fs::remove_dir_all(&at).unwrap();
         std::fs::remove_file(&plain).unwrap();
     }
-    // A busy machine changes from round to round: shares are of neighbours in time.
-    let share = |plain: &[f64], ours: &[f64]| {
-        100. * median(plain.iter().zip(ours).map(|(plain, ours)| plain / ours).collect())
-    };
-    let shares = [share(&write, &save), share(&read, &restore)];
-    let [write, save, copy, read, restore] =
-        [write, save, copy, read, restore].map(|t| bytes as f64 / median(t) / 1e6);
     println!("{TOKENS} tokens of Flash: {bytes} bytes, {:.1} a token", bytes as f64 / TOKENS as f64);
-    println!("copy out at the boundary {copy:.0} MB/s");
-    println!("plain write {write:.0} MB/s, save {save:.0} MB/s, share {:.0} %", shares[0]);
-    println!("plain read {read:.0} MB/s, restore {restore:.0} MB/s, share {:.0} %", shares[1]);
+    save.tell("save", bytes);
+    whole.tell("restore", bytes);
+    grown.tell(&format!("restore of {} pieces", TOKENS / STEP), bytes_grown);
+    warm.tell("restore from memory", bytes);
 }
 
-fn write_plain(path: &Path, bytes: u64) {
-    let block = vec![0xA5; 1 << 20];
-    let file = RealDisk.open(path, How::Fresh).unwrap();
-    let mut at = 0;
-    while at < bytes {
-        let n = (bytes - at).min(block.len() as u64);
-        file.write_at(&block[..n as usize], at).unwrap();
-        at += n;
-    }
-    file.sync().unwrap();
-}
-
-fn read_plain(path: &Path) {
-    let mut block = vec![0; 1 << 20];
-    let file = RealDisk.open(path, How::Read).unwrap();
-    let mut at = 0;
-    loop {
-        let n = file.read_at(&mut block, at).unwrap();
-        at += n as u64;
-        if n < block.len() {
-            break;
+/// Seconds to write and sync a file of `bytes` bytes.
+fn write_plain(path: &Path, data: &[u8], bytes: u64) -> f64 {
+    drop(std::fs::remove_file(path));
+    let block = 1 << 20;
+    seconds(|| {
+        let file = RealDisk.open(path, How::Fresh).unwrap();
+        let mut at = 0;
+        while at < bytes {
+            let n = (bytes - at).min(block) as usize;
+            let from = at as usize % data.len();
+            file.write_at(&data[from..from + n], at).unwrap();
+            at += n as u64;
         }
+        file.sync().unwrap();
+    })
+    .0
+}
+
+/// Seconds to read `bytes` bytes of a file; `cold`: from the disk.
+fn read_plain(path: &Path, bytes: u64, cold: bool) -> f64 {
+    if cold {
+        evict_cache(path);
     }
+    let mut block = vec![1; 1 << 20];
+    seconds(|| {
+        let file = RealDisk.open(path, How::Read).unwrap();
+        let mut at = 0;
+        while at < bytes {
+            let n = (bytes - at).min(block.len() as u64) as usize;
+            assert!(file.read_at(&mut block[..n], at).unwrap() > 0 || at > 0);
+            at += n as u64;
+        }
+    })
+    .0
+}
+
+/// Makes the next restore from a store come from the disk.
+fn forget(store: &Path) {
+    std::fs::read_dir(store.join("nodes")).unwrap().for_each(|f| evict_cache(&f.unwrap().path()));
 }
 
 /// Makes the next reading of a file come from the disk.
-fn evict_cache(path: &PathBuf) {
+fn evict_cache(path: &Path) {
     #[cfg(target_os = "linux")]
     {
         use std::os::fd::AsRawFd;
         let file = std::fs::File::open(path).unwrap();
+        // What is not on the disk yet stays in memory.
+        file.sync_all().unwrap();
         // SAFETY: advises on a descriptor that is open; touches no memory of ours.
         unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
     }
@@ -232,34 +274,7 @@ fn evict_cache(path: &PathBuf) {
     let _ = path; // The figures are then of cached files, and the plain ones too.
 }
 
-/// How much slower work in memory gets while a save runs.
-fn beside(folder: &Path) {
-    let schema = flash();
-    let layout = Layout::new([0; 32], &schema, LOGITS);
-    let rows = Rows::new(&schema, TOKENS as u64);
-    let store = Arc::new(open(RealDisk, &folder.join("beside")));
-    let writer = Writer::start(Arc::clone(&store)).unwrap();
-    let data = vec![3u8; 4 << 20];
-    let step = || seconds(|| blake3::hash(&data)).0;
-    let (mut alone, mut during) = (Vec::new(), Vec::new());
-    for round in 0..ROUNDS as u32 {
-        alone.extend((0..30).map(|_| step()));
-        let tokens: Vec<u32> = (0..TOKENS as u32).map(|t| t ^ round << 20).collect();
-        let logits = vec![0.5; LOGITS];
-        let boundary = Boundary { tokens: &tokens, logits: &logits, seconds_per_token: 0.1 };
-        let capture = store.capture(&layout, boundary, &rows).unwrap().unwrap();
-        let Ok(ticket) = writer.save(capture) else { panic!("nothing else is queued") };
-        let done = std::thread::spawn(|| ticket.wait().unwrap());
-        while !done.is_finished() {
-            during.push(step());
-        }
-        done.join().unwrap();
-    }
-    let (alone, during) = (median(alone), median(during));
-    println!("a step of work beside a save takes {:+.1} %", 100. * (during / alone - 1.));
-}
-
-/// Look-ups and restores with few and with many sessions in the folder.
+/// Opening, look-ups, restores, misses and saves with few and with many sessions in the folder.
 fn look_ups(folder: &Path) {
     let state = StateType { kind: StateKind::Entries(4), scalar: Scalar::Kv8 { rope: 64 }, width: 512 };
     let schema = vec![("rows".to_string(), state)];
@@ -270,31 +285,47 @@ fn look_ups(folder: &Path) {
         // All sessions share a system prompt of 1,024 tokens.
         (0..1024).chain((0..512).map(|t| t + 100_000 + session * 512)).collect()
     };
-    let fill = |store: &Store, rows: &Rows, sessions: Range<u32>| {
-        for session in sessions {
-            let tokens = text(session);
-            for n in [1024, 1280, 1536] {
-                let boundary = Boundary { tokens: &tokens[..n], logits: &[0.0; 8], seconds_per_token: 0.1 };
-                if let Some(capture) = store.capture(&layout, boundary, rows).unwrap() {
-                    store.commit(&capture).unwrap();
-                }
-            }
-        }
+    let save = |store: &Store, rows: &Rows, tokens: &[u32]| {
+        let boundary = Boundary { tokens, logits: &[0.0; 8], seconds_per_token: 0.1 };
+        store.capture(&layout, boundary, rows).unwrap().map(|capture| store.commit(&capture).unwrap())
     };
     for (from, to) in [(0, 10), (10, SESSIONS)] {
-        fill(&open(Unsynced, &folder), &rows, from..to);
+        let store = open(Unsynced, &folder);
+        for session in from..to {
+            let tokens = text(session);
+            for n in [1024, 1280, 1536] {
+                save(&store, &rows, &tokens[..n]);
+            }
+        }
+        drop(store);
+        let each = |work: &mut dyn FnMut(u32) -> f64| median((0..100).map(|i| work(i * 7919 % to)).collect());
         let opened = median((0..ROUNDS).map(|_| seconds(|| open(RealDisk, &folder)).0).collect());
-        let store = open(RealDisk, &folder);
-        let queries: Vec<Vec<u32>> = (0..100).map(|i| text(i * 7919 % to)).collect();
-        let found =
-            median(queries.iter().map(|q| seconds(|| assert_eq!(store.find(&layout, q), 1536)).0).collect());
-        let mut restore = |q: &Vec<u32>| seconds(|| store.restore(&layout, q, &mut rows)).0;
-        let restored = median(queries.iter().map(&mut restore).collect());
+        let store = open(Unsynced, &folder);
+        let found = each(&mut |i| {
+            let query = text(i);
+            seconds(|| assert_eq!(store.find(&layout, &query), 1536)).0
+        });
+        let mut restore = |tokens: &[u32], expected: u64| {
+            let (time, restored) = seconds(|| store.restore(&layout, tokens, &mut rows));
+            assert_eq!(restored.tokens, expected);
+            time
+        };
+        let whole = each(&mut |i| restore(&text(i), 1536));
+        // Another question behind the shared prompt: what differs has to be told.
+        let other = each(&mut |i| restore(&[&text(0)[..1024], &[i + 90_000_000; 40]].concat(), 1024));
+        // Of a new process: the folder is compared with the index.
+        let fresh = |i: usize| {
+            let store = open(Unsynced, &folder);
+            seconds(|| save(&store, &rows, &[i as u32 + 80_000_000; 40])).0
+        };
+        let first = median((0..ROUNDS).map(fresh).collect());
         println!(
-            "{to} sessions: open {:.2} ms, look-up {:.1} us, restore of 1536 tokens {:.2} ms",
+            "{to} sessions: open {:.2} ms, look-up {:.1} us, restore of 1536 tokens {:.2} ms, of the shared 1024 {:.2} ms, first save {:.1} ms",
             opened * 1e3,
             found * 1e6,
-            restored * 1e3
+            whole * 1e3,
+            other * 1e3,
+            first * 1e3
         );
     }
 }

@@ -4,6 +4,7 @@ mod store_support;
 
 use ds4_runtime::store::{Boundary, StoreError, Writer};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use store_support::sim::{Fault, Sim};
@@ -52,7 +53,19 @@ fn history(sim: &Sim, evicting: bool, promised: &mut Promised) -> Result<(), Sto
             promised.saved.push(fork.tokens.clone());
         }
     }
+    // A change of mind: what is taken back is no longer promised, whether it comes back or not.
+    for kept in [&mut promised.shown, &mut promised.synced] {
+        kept.get_mut("chat").unwrap().truncate(150);
+    }
+    chat.rewind(150)?;
+    chat.append(&[7, 7])?;
+    promised.shown.get_mut("chat").unwrap().extend([7, 7]);
     if evicting {
+        let bundle = Path::new("/bundle");
+        let carried = Session::restore(&store, &tokens).0.tokens;
+        if let Some(node) = store.list()?.into_iter().find(|n| n.end == carried.len() as u64 && n.edge > 0) {
+            store.export(&node.key, bundle)?;
+        }
         // What is served may not go, so the session ends before everything does.
         drop(chat);
         store.gc(15_000)?;
@@ -60,6 +73,10 @@ fn history(sim: &Sim, evicting: bool, promised: &mut Promised) -> Result<(), Sto
         promised.saved.clear();
         session.save(&store)?;
         promised.saved.push(session.tokens.clone());
+        store.import(bundle)?;
+        promised.saved.push(carried);
+        store.create_session(&layout(), "short", &[1])?;
+        store.remove_session("short")?;
     }
     Ok(())
 }
@@ -91,7 +108,8 @@ fn check(sim: &Sim, evicting: bool, promised: &Promised, power: bool, what: &str
     }
     let warnings = store.take_warnings();
     assert!(warnings.is_empty(), "{what}: {warnings:?}");
-    let leftover = sim.paths().into_iter().find(|p| p.extension().is_some_and(|e| e == "tmp"));
+    let left = |p: &PathBuf| p.starts_with("/store") && p.extension().is_some_and(|e| e == "tmp");
+    let leftover = sim.paths().into_iter().find(left);
     assert_eq!(leftover, None, "{what}");
     let bytes: u64 = store.list().unwrap().iter().map(|n| n.rows + n.edge).sum();
     let nodes = sim.paths().into_iter().filter(|p| p.parent().unwrap().ends_with("nodes"));

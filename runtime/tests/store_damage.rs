@@ -76,8 +76,10 @@ fn a_changed_byte_of_any_class_is_noticed() {
             sim.replace(&path, bytes);
             let what = format!("{} byte {at}", path.display());
             let journal = path.starts_with("/store/sessions");
-            // The last frame of a log cannot be told from one that a crash left unfinished.
-            let tail = at + 8 * 24 > whole.len() && (journal || path.ends_with("index"));
+            // The last frame of a log cannot be told from one that a crash left unfinished; that of a
+            // closed journal says nothing else.
+            let tail =
+                at + 8 * 24 > whole.len() && path.ends_with("index") || at + 24 >= whole.len() && journal;
             let store = open(sim.clone(), NO_LIMIT).unwrap();
             let early = store.take_warnings();
             let problems = store.verify().unwrap().problems;

@@ -93,6 +93,12 @@ impl Answer {
         }
     }
 
+    /// That it failed and named `part`, with as many messages as it had to say.
+    pub(crate) fn fails_saying(&self, part: &str) {
+        assert_eq!(self.code, Some(1), "{self:?}");
+        assert!(self.err.contains(part), "{part:?} is missing: {self:?}");
+    }
+
     /// That it was used wrongly.
     pub(crate) fn is_usage(&self, part: &str) {
         assert_eq!(self.code, Some(2), "{self:?}");

@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 #[path = "../common/mod.rs"]
 mod common;
+mod kv;
 mod lab;
 mod logits;
 mod run;

@@ -44,15 +44,19 @@ pub fn choose(artifact: &Artifact, choice: Choice, folder: &Path, file: &str) ->
     }
 }
 
-/// Whether reading weights of this type so is faster here than as stored: where its kernel is written
-/// for as good an instruction set as that of stored rows. Every packing is there because it wins that
-/// comparison (`cargo bench -p ds4-runtime --bench product`); across instruction sets it need not.
+/// Packings that decode faster even than stored rows with a kernel for a better instruction set, as
+/// `docs/performance.md` states.
+const ALWAYS: [Packing; 1] = [Packing::SignPlanes];
+
+/// Whether reading weights of this type so is faster here than as stored: where it always is, or where
+/// its kernel is written for as good an instruction set as that of stored rows.
 fn pays(scalar: Scalar, packing: Packing) -> bool {
     let isa = |packing| {
         let kernel = find(scalar, packing, fast_input(scalar));
         kernel.and_then(|k| isas().iter().position(|isa| *isa == k.isa))
     };
-    isa(packing).is_some_and(|packed| isa(Packing::Stored).is_none_or(|stored| packed <= stored))
+    ALWAYS.contains(&packing)
+        || isa(packing).is_some_and(|packed| isa(Packing::Stored).is_none_or(|stored| packed <= stored))
 }
 
 fn of(

@@ -3,13 +3,18 @@
 //! A bundle is the sealed files of the path, the rows of each boundary first to last, then the
 //! edge of the last, one behind the other. Each says its own length, so nothing else is needed.
 use super::Store;
-use super::disk::How;
+use super::disk::{DiskFile, How};
 use super::error::{At, StoreError, damaged};
 use super::index::{Node, Record};
-use super::key::Key;
+use super::key::{Chain, Key};
+use super::read::Reader;
 use super::save::publish;
-use super::sealed::{self, Header, Kind, Reader};
+use super::sealed::{Header, Kind};
+use std::ops::Range;
 use std::path::Path;
+
+/// Bytes copied at once.
+const COPIED: usize = 1 << 20;
 
 impl Store {
     /// Writes the boundary `key` and all it stands on to the file `to`, durably.
@@ -19,41 +24,45 @@ impl Store {
         let path = path.ok_or_else(|| StoreError::NotFound { what: format!("kept entry {key}") })?;
         let parts = path.iter().map(|n| (n.key, Kind::Rows)).chain([(*key, Kind::Edge)]);
         let temp = to.with_added_extension("tmp");
-        let out = self.disk.open(&temp, How::Fresh).at(&temp)?;
+        let done = self.write_bundle(parts, &temp).and_then(|bytes| {
+            self.disk.rename(&temp, to).at(to)?;
+            let folder = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            self.disk.sync_dir(folder).at(folder)?;
+            Ok(bytes)
+        });
+        if done.is_err() {
+            drop(self.disk.remove(&temp));
+        }
+        done
+    }
+
+    fn write_bundle(&self, parts: impl Iterator<Item = (Key, Kind)>, temp: &Path) -> Result<u64, StoreError> {
+        let out = self.disk.open(temp, How::Fresh).at(temp)?;
         let mut at = 0;
         for (key, kind) in parts {
             let from = self.node_file(&key, kind);
             Reader::open(self.disk(), &from)?.check_rest()?;
             let file = self.disk.open(&from, How::Read).at(&from)?;
-            let mut bytes = vec![0; 1 << 20];
-            let mut read = 0;
-            loop {
-                let n = file.read_at(&mut bytes, read).at(&from)?;
-                out.write_at(&bytes[..n], at).at(&temp)?;
-                (read, at) = (read + n as u64, at + n as u64);
-                if n < bytes.len() {
-                    break;
-                }
-            }
+            let len = file.len().at(&from)?;
+            copy(&*file, &from, 0..len, &*out, temp, at)?;
+            at += len;
         }
-        out.sync().at(&temp)?;
-        self.disk.rename(&temp, to).at(to)?;
-        let folder = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        self.disk.sync_dir(folder).at(folder)?;
+        out.sync().at(temp)?;
         Ok(at)
     }
 
     /// Takes the boundary in the bundle `from` into the store and returns its key.
     ///
-    /// Every byte is checked before anything is kept. That it fits the session is checked, as
-    /// always, when it is restored.
+    /// Every byte is checked before anything is kept, and that each key is the one of the tokens it
+    /// comes with. That it fits a session is checked, as always, when it is restored. That its states
+    /// are those of its tokens cannot be checked: whoever made the bundle is believed.
     pub fn import(&self, from: &Path) -> Result<Key, StoreError> {
         let headers = self.bundle(from)?;
         let last = headers.last().expect("a bundle ends with an edge").key;
         self.locked(|store| {
             let mut parts: Vec<(Header, u64)> = Vec::new();
             for (header, at) in with_offsets(&headers) {
-                let known = store.stored(&header.key)?;
+                let known = store.stored(&header)?;
                 if known.is_none_or(|n| header.kind == Kind::Edge && n.edge == 0) {
                     parts.push((header, at));
                 }
@@ -74,7 +83,7 @@ impl Store {
     fn bundle(&self, from: &Path) -> Result<Vec<Header>, StoreError> {
         let mut file = self.disk.open(from, How::Read).at(from)?;
         let len = file.len().at(from)?;
-        let mut headers: Vec<Header> = Vec::new();
+        let (mut headers, mut tokens): (Vec<Header>, Vec<u32>) = Default::default();
         let mut at = 0;
         while at < len {
             let mut reader = Reader::part(file, from, at)?;
@@ -94,24 +103,39 @@ impl Store {
             if ended || !joins || headers.first().is_some_and(|h| h.root != header.root) {
                 return Err(damaged(from, format!("the part at {at} does not continue the one before it")));
             }
+            if header.kind == Kind::Rows {
+                tokens.extend(reader.tokens(u64::MAX)?);
+            }
             reader.check_rest()?;
             at += header.file_bytes();
             headers.push(header);
             file = reader.into_file();
         }
-        match headers.last() {
-            Some(h) if h.kind == Kind::Edge => Ok(headers),
-            _ => Err(damaged(from, "expected a bundle that ends with an edge")),
+        let Some(last) = headers.last().filter(|h| h.kind == Kind::Edge) else {
+            return Err(damaged(from, "expected a bundle that ends with an edge"));
+        };
+        let chain = Chain::new(last.root, &tokens);
+        match headers.iter().find(|h| (h.key, h.block) != (chain.key(h.end), chain.block(h.end))) {
+            Some(other) => {
+                Err(damaged(from, format!("holds other tokens than the key at {} says", other.end)))
+            }
+            None => Ok(headers),
         }
     }
 
+    /// Takes one part of a bundle into the folder, durably, whatever its file has become meanwhile.
     fn copy_in(&self, from: &Path, header: &Header, at: u64) -> Result<(), StoreError> {
-        let mut reader = Reader::part(self.disk.open(from, How::Read).at(from)?, from, at)?;
-        let mut body = Vec::new();
-        reader.take(header.body as usize, &mut body)?;
         let path = self.node_file(&header.key, header.kind);
         let temp = path.with_added_extension("tmp");
-        sealed::write(self.disk(), &temp, header, &body)?;
+        let (file, out) =
+            (self.disk.open(from, How::Read).at(from)?, self.disk.open(&temp, How::Fresh).at(&temp)?);
+        copy(&*file, from, at..at + header.file_bytes(), &*out, &temp, 0)?;
+        let mut copied = Reader::open(self.disk(), &temp)?;
+        if copied.header != *header {
+            return Err(damaged(from, "changed while it was read"));
+        }
+        copied.check_rest()?;
+        out.sync().at(&temp)?;
         publish(self.disk(), &[(temp, path)], &self.folder.join("nodes"))
     }
 
@@ -127,6 +151,29 @@ impl Store {
         };
         file.log(Record::Put(node));
     }
+}
+
+/// Copies a range of one file to a place in another.
+fn copy(
+    from: &dyn DiskFile,
+    from_path: &Path,
+    range: Range<u64>,
+    to: &dyn DiskFile,
+    to_path: &Path,
+    at: u64,
+) -> Result<(), StoreError> {
+    let mut block = vec![0; COPIED];
+    let mut next = range.start;
+    while next < range.end {
+        let n = block.len().min((range.end - next) as usize);
+        let n = from.read_at(&mut block[..n], next).at(from_path)?;
+        if n == 0 {
+            return Err(damaged(from_path, format!("expected {} bytes, got {next}", range.end)));
+        }
+        to.write_at(&block[..n], at + (next - range.start)).at(to_path)?;
+        next += n as u64;
+    }
+    Ok(())
 }
 
 fn with_offsets(headers: &[Header]) -> impl Iterator<Item = (Header, u64)> {

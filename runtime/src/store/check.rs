@@ -3,7 +3,8 @@ use super::Store;
 use super::error::{StoreError, damaged};
 use super::index::Node;
 use super::index_file::{Found, IndexFile};
-use super::sealed::{Kind, Reader};
+use super::read::Reader;
+use super::sealed::Kind;
 use std::path::PathBuf;
 
 /// What [`Store::verify`] found.

@@ -69,7 +69,7 @@ impl Store {
     pub(crate) fn unlink(&self, files: &[PathBuf]) -> Result<(), StoreError> {
         // The index is told first, so that a crash in between leaves no entry without its files.
         // A full disk may refuse that; then making room matters more, and it is told afterwards.
-        drop(self.file().flush(self.disk()));
+        drop(self.flush());
         for path in files {
             match self.disk.remove(path) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
@@ -96,25 +96,29 @@ impl Store {
 
 /// What may go, the least worth first.
 fn rank(index: &Index, keep: &HashSet<Key>, now: u64) -> Vec<Candidate> {
+    let reachable = index.reachable();
     let mut ranked: Vec<Candidate> = index
         .nodes()
         .filter(|n| !keep.contains(&n.key) && (n.edge > 0 || !index.has_children(&n.key)))
-        .map(|n| Candidate { key: n.key, worth: worth(index, n, now) })
+        .map(|n| {
+            let saves = if reachable.contains(&n.key) { seconds(index, n) } else { 0.0 };
+            Candidate { key: n.key, worth: worth(index, n, saves, now) }
+        })
         .collect();
     ranked.sort_by(|a, b| a.worth.total_cmp(&b.worth).then(a.key.cmp(&b.key)));
     ranked
 }
 
-fn worth(index: &Index, node: &Node, now: u64) -> f64 {
+fn worth(index: &Index, node: &Node, saves: f64, now: u64) -> f64 {
     let frees = if index.has_children(&node.key) { node.edge } else { node.rows + node.edge };
     let idle = now.saturating_sub(node.used) as f64;
-    seconds(index, node) * (-idle / HALF_LIFE).exp2() / frees.max(1) as f64
+    saves * (-idle / HALF_LIFE).exp2() / frees.max(1) as f64
 }
 
 /// Seconds that this boundary saves: from the nearest kept one below it, or from zero.
 fn seconds(index: &Index, node: &Node) -> f64 {
     let mut saved = 0.0;
-    if node.edge == 0 || index.walk(&node.key).is_none() {
+    if node.edge == 0 {
         return saved; // It cannot be restored.
     }
     let mut at = Some(node);

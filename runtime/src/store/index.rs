@@ -3,7 +3,8 @@
 use super::bytes::{Put, Take};
 use super::key::{BLOCK, Chain, Key};
 use super::sealed::{Header, Kind};
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// One boundary of the trie: a file of rows and, while the boundary is kept, a file of its edge.
 #[derive(Clone, PartialEq, Debug)]
@@ -35,6 +36,10 @@ impl Node {
     pub(crate) fn new(rows: &Header, edge: u64, used: u64) -> Node {
         let Header { root, key, parent, block, start, end, seconds, .. } = *rows;
         Node { key, parent, block, root, start, end, rows: rows.file_bytes(), edge, used, seconds }
+    }
+
+    fn extends(&self, parent: &Node) -> bool {
+        (self.start, self.root, self.parent) == (parent.end, parent.root, parent.key)
     }
 
     /// Whether a file's header is that of this boundary. An edge does not depend on where the
@@ -135,7 +140,10 @@ impl Record {
 #[derive(Default)]
 pub(crate) struct Index {
     nodes: HashMap<Key, Node>,
-    children: HashMap<Key, u32>,
+    /// Parent, when the child was last used, child: the most recent child of a parent is its first.
+    children: BTreeSet<(Key, Reverse<u64>, Key)>,
+    /// How many boundaries each identity has.
+    roots: HashMap<Key, u32>,
     /// By chain value: bit i is set if a boundary i tokens behind it is, was or will be stored.
     bits: HashMap<Key, u128>,
     gone: HashMap<Key, Gone>,
@@ -149,7 +157,8 @@ impl Index {
                 self.remove(&node.key);
                 self.gone.remove(&node.key);
                 self.expect(node.block, node.end);
-                *self.children.entry(node.parent).or_default() += 1;
+                self.children.insert((node.parent, Reverse(node.used), node.key));
+                *self.roots.entry(node.root).or_default() += 1;
                 self.bytes = self.bytes.saturating_add(node.rows + node.edge);
                 self.nodes.insert(node.key, node.clone());
             }
@@ -165,8 +174,10 @@ impl Index {
                 }
             }
             Record::Used(key, at) => {
-                if let Some(node) = self.nodes.get_mut(key) {
-                    node.used = node.used.max(*at);
+                if let Some(node) = self.nodes.get_mut(key).filter(|n| n.used < *at) {
+                    self.children.remove(&(node.parent, Reverse(node.used), *key));
+                    self.children.insert((node.parent, Reverse(*at), *key));
+                    node.used = *at;
                 }
             }
         }
@@ -175,10 +186,10 @@ impl Index {
     fn remove(&mut self, key: &Key) -> bool {
         let Some(node) = self.nodes.remove(key) else { return false };
         self.bytes -= node.rows + node.edge;
-        match self.children.get_mut(&node.parent) {
-            Some(1) => drop(self.children.remove(&node.parent)),
-            Some(n) => *n -= 1,
-            None => unreachable!("{key} has no parent's count"),
+        assert!(self.children.remove(&(node.parent, Reverse(node.used), *key)), "{key}");
+        match self.roots.get_mut(&node.root) {
+            Some(1) => drop(self.roots.remove(&node.root)),
+            n => *n.expect("counted when it was put") -= 1,
         }
         true
     }
@@ -212,7 +223,19 @@ impl Index {
     }
 
     pub(crate) fn has_children(&self, key: &Key) -> bool {
-        self.children.contains_key(key)
+        self.children(key).next().is_some()
+    }
+
+    /// The boundaries that extend `key`, the most recently used first.
+    pub(crate) fn children(&self, key: &Key) -> impl Iterator<Item = &Node> {
+        let first = (*key, Reverse(u64::MAX), Key([0; 32]));
+        let own = self.children.range(first..).take_while(move |(parent, ..)| parent == &first.0);
+        own.map(|(.., key)| &self.nodes[key])
+    }
+
+    /// Whether anything is stored for an identity.
+    pub(crate) fn knows(&self, root: &Key) -> bool {
+        self.roots.contains_key(root)
     }
 
     /// Bytes of all files.
@@ -226,24 +249,40 @@ impl Index {
 
     /// The boundaries from the first to `key`, `None` if one of them is missing.
     pub(crate) fn path(&self, key: &Key) -> Option<Vec<Node>> {
-        self.walk(key).map(|path| path.into_iter().rev().cloned().collect())
-    }
-
-    /// The boundaries from `key` to the first, `None` if one of them is missing.
-    pub(crate) fn walk(&self, key: &Key) -> Option<Vec<&Node>> {
         let mut path: Vec<&Node> = Vec::new();
         let mut next = key;
         loop {
             let node = self.nodes.get(next)?;
-            if path.last().is_some_and(|child| (child.start, child.root) != (node.end, node.root)) {
+            if path.last().is_some_and(|child| !child.extends(node)) {
                 return None; // Positions fall strictly, so a hostile cycle ends here too.
             }
             path.push(node);
             if node.start == 0 {
-                return (node.parent == node.root).then_some(path);
+                return (node.parent == node.root).then(|| path.into_iter().rev().cloned().collect());
             }
             next = &node.parent;
         }
+    }
+
+    /// The boundary `key` at `position` behind the blocks of chain value `block`, if all it stands on is
+    /// there. One that says otherwise of itself could not be found.
+    pub(crate) fn reach(&self, key: &Key, block: &Key, position: u64) -> Option<Node> {
+        self.path(key)?.pop().filter(|n| (n.end, &n.block) == (position, block))
+    }
+
+    /// The keys of all boundaries that have all they stand on.
+    pub(crate) fn reachable(&self) -> HashSet<Key> {
+        let mut order: Vec<&Node> = self.nodes.values().collect();
+        order.sort_by_key(|n| n.end);
+        let mut reached = HashSet::new();
+        for node in order {
+            let below = self.nodes.get(&node.parent).filter(|p| reached.contains(&p.key));
+            let first = node.start == 0 && node.parent == node.root;
+            if first || node.start > 0 && below.is_some_and(|p| node.extends(p)) {
+                reached.insert(node.key);
+            }
+        }
+        reached
     }
 
     /// The frames' payloads of an index that holds just what is known now.

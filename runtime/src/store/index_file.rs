@@ -41,7 +41,7 @@ impl IndexFile {
         IndexFile { path, index: Index::default(), header: None, end: 0, unwritten: Vec::new() }
     }
 
-    /// Makes a change, to be written by the next [`IndexFile::flush`].
+    /// Makes a change, to be written by the next [`Write`].
     pub(crate) fn log(&mut self, record: Record) {
         self.index.apply(&record);
         self.unwritten.push(record);
@@ -100,26 +100,19 @@ impl IndexFile {
         file.truncate(self.end).and_then(|()| file.sync()).at(&self.path)
     }
 
-    /// Puts all changes on the disk; after an error they are still to be written. The caller
-    /// holds the lock and has refreshed.
-    pub(crate) fn flush(&mut self, disk: &dyn Disk) -> Result<(), StoreError> {
+    /// What is to be written so that the disk knows all changes; `None` if it does. With `anew`, all
+    /// that is known replaces the file, as it does when the log has grown long. The caller holds the
+    /// lock, has refreshed, and tells [`IndexFile::written`] once it is done.
+    pub(crate) fn next_write(&self, disk: &dyn Disk, anew: bool) -> Option<Write> {
         let live = (self.index.len() * RECORD_MAX) as u64;
-        let Some(header) = self.header.filter(|_| self.end < COMPACT_MIN + 4 * live) else {
-            return self.rewrite(disk);
-        };
-        if self.unwritten.is_empty() {
-            return Ok(());
+        let header = self.header.filter(|_| !anew && self.end < COMPACT_MIN + 4 * live);
+        let records = self.unwritten.len();
+        let path = self.path.clone();
+        if let Some(header) = header {
+            let (bytes, end) = frames(&header, self.end, &self.unwritten);
+            let write = Write { path, header, bytes, at: Some(self.end), end, records };
+            return (records > 0).then_some(write);
         }
-        let (bytes, end) = frames(&header, self.end, &self.unwritten);
-        let file = disk.open(&self.path, How::Write).at(&self.path)?;
-        file.write_at(&bytes, self.end).and_then(|()| file.sync()).at(&self.path)?;
-        self.end = end;
-        self.unwritten.clear();
-        Ok(())
-    }
-
-    /// Replaces the file by one that says what is known now. The caller holds the lock.
-    pub(crate) fn rewrite(&mut self, disk: &dyn Disk) -> Result<(), StoreError> {
         let created = disk.now();
         let last = self.header.map_or([0; 32], |h| h.id.0);
         let seed = [&last[..], &created.to_le_bytes(), &std::process::id().to_le_bytes()].concat();
@@ -128,15 +121,48 @@ impl IndexFile {
         let mut bytes = header.encode();
         let (log, end) = frames(&header, LOG_HEADER as u64, &self.index.snapshot());
         bytes.extend(log);
+        Some(Write { path, header, bytes, at: None, end, records })
+    }
+
+    /// The write was done. Changes made meanwhile are still to be written.
+    pub(crate) fn written(&mut self, write: &Write) {
+        // A refresh in between may have read what was written, and more cannot be there.
+        (self.header, self.end) = (Some(write.header), write.end);
+        self.unwritten.drain(..write.records);
+    }
+}
+
+/// Bytes for the index file, made while it was locked in memory and written while it is not: those who
+/// look something up do not wait for the disk.
+pub(crate) struct Write {
+    path: PathBuf,
+    header: LogHeader,
+    bytes: Vec<u8>,
+    /// Where they go; absent if they are a new file.
+    at: Option<u64>,
+    end: u64,
+    records: usize,
+}
+
+impl Write {
+    /// Puts the bytes on the disk, a new file under the index's name. After an error all changes are
+    /// still to be written.
+    pub(crate) fn put(&self, disk: &dyn Disk) -> Result<(), StoreError> {
+        if let Some(at) = self.at {
+            let file = disk.open(&self.path, How::Write).at(&self.path)?;
+            return file.write_at(&self.bytes, at).and_then(|()| file.sync()).at(&self.path);
+        }
         let temp = self.path.with_extension("tmp");
         let file = disk.open(&temp, How::Fresh).at(&temp)?;
-        file.write_at(&bytes, 0).and_then(|()| file.sync()).at(&temp)?;
-        disk.rename(&temp, &self.path).at(&self.path)?;
-        // Others see the new file from here on, so it is what this process has to follow.
-        (self.header, self.end) = (Some(header), end);
-        self.unwritten.clear();
+        file.write_at(&self.bytes, 0).and_then(|()| file.sync()).at(&temp)?;
+        disk.rename(&temp, &self.path).at(&self.path)
+    }
+
+    /// Makes the name of a new file durable. Others see the new file before that, so that
+    /// [`IndexFile::written`] comes first.
+    pub(crate) fn settle(&self, disk: &dyn Disk) -> Result<(), StoreError> {
         let folder = self.path.parent().expect("the index lies in a folder");
-        disk.sync_dir(folder).at(folder)
+        if self.at.is_none() { disk.sync_dir(folder).at(folder) } else { Ok(()) }
     }
 }
 

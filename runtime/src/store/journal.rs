@@ -39,6 +39,8 @@ pub struct Journal {
     name: String,
     tail: Arc<Tail>,
     tokens: u64,
+    /// The last frame says that all before it is on the disk.
+    closed: bool,
     _lock: Lock,
 }
 
@@ -88,6 +90,7 @@ impl Journal {
         for part in new.chunks(FRAME_MAX / 4) {
             let mut payload = Vec::with_capacity(4 * part.len());
             put_tokens(&mut payload, part);
+            self.closed = false;
             self.tail.append(TOKENS, &payload)?;
             self.tokens += part.len() as u64;
         }
@@ -97,6 +100,7 @@ impl Journal {
     /// Takes back all tokens from `len` on.
     pub fn rewind(&mut self, len: u64) -> Result<(), StoreError> {
         assert!(len <= self.tokens, "{len} of {}", self.tokens);
+        self.closed = false;
         self.tail.append(REWIND, &len.to_le_bytes())?;
         self.tokens = len;
         Ok(())
@@ -110,7 +114,11 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        drop(self.sync()); // Nobody else would do it from here on.
+        // Nobody else would sync it from here on. Then a frame without tokens says that this was done:
+        // a byte that changes from now on cannot pass for a tail that was never written.
+        if self.sync().is_ok() && !self.closed && self.tail.append(TOKENS, &[]).is_ok() {
+            drop(self.sync());
+        }
     }
 }
 
@@ -138,7 +146,7 @@ impl Store {
         if let Err(StoreError::Damaged { why, .. }) = &found {
             self.quarantine(&path, why)?;
         }
-        let (header, session, end) = found?;
+        let Found { header, session, end, closed } = found?;
         if session.root != layout.root() {
             return Err(StoreError::OtherIdentity { name: name.into() });
         }
@@ -154,14 +162,14 @@ impl Store {
         open.retain(|t| t.strong_count() > 0);
         open.push(Arc::downgrade(&tail));
         let tokens = session.tokens.len() as u64;
-        Ok((Journal { name: name.into(), tail, tokens, _lock: lock }, session.tokens))
+        Ok((Journal { name: name.into(), tail, tokens, closed, _lock: lock }, session.tokens))
     }
 
     /// What a session's journal says now, whoever has it open.
     pub fn session(&self, name: &str) -> Result<SessionFile, StoreError> {
         let path = self.named(name)?;
         let found = read(self.disk(), &path).map_err(|error| no_session(error, name));
-        found.map(|(_, session, _)| session)
+        found.map(|found| found.session)
     }
 
     /// The names of all sessions, sorted.
@@ -246,8 +254,17 @@ fn no_session(error: StoreError, name: &str) -> StoreError {
     }
 }
 
-/// Reads a journal: its header, what it says, and where its last whole frame ends.
-fn read(disk: &dyn Disk, path: &Path) -> Result<(LogHeader, SessionFile, u64), StoreError> {
+/// What reading a journal finds.
+struct Found {
+    header: LogHeader,
+    session: SessionFile,
+    /// Where its last whole frame ends.
+    end: u64,
+    /// Whether that frame ends the work of a process that closed it.
+    closed: bool,
+}
+
+fn read(disk: &dyn Disk, path: &Path) -> Result<Found, StoreError> {
     let file = disk.open(path, How::Read).at(path)?;
     let len = file.len().at(path)?;
     if len > LOG_MAX {
@@ -265,6 +282,7 @@ fn read(disk: &dyn Disk, path: &Path) -> Result<(LogHeader, SessionFile, u64), S
         tokens: Vec::new(),
         damaged: scan.damaged.then_some(why),
     };
+    let closed = scan.frames.last().is_some_and(|(tag, range)| *tag == TOKENS && range.is_empty());
     for (tag, range) in scan.frames {
         let payload = &bytes[LOG_HEADER..][range];
         match (tag, payload.len()) {
@@ -279,5 +297,5 @@ fn read(disk: &dyn Disk, path: &Path) -> Result<(LogHeader, SessionFile, u64), S
             }
         }
     }
-    Ok((header, session, scan.end))
+    Ok(Found { header, session, end: scan.end, closed })
 }

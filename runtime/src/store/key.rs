@@ -10,9 +10,11 @@ pub const BLOCK: u64 = 128;
 pub struct Key(pub [u8; 32]);
 
 impl Key {
-    /// Reads the 64 hexadecimal digits that [`fmt::Display`] writes.
+    /// Reads the 64 hexadecimal digits that [`fmt::Display`] writes, and no other spelling of them: a
+    /// file that is not named as the store names it is none of the store's.
     pub fn parse(text: &str) -> Option<Key> {
-        blake3::Hash::from_hex(text).ok().map(|h| Key(*h.as_bytes()))
+        let key = Key(*blake3::Hash::from_hex(text).ok()?.as_bytes());
+        (key.to_string() == text).then_some(key)
     }
 }
 
@@ -101,6 +103,8 @@ mod tests {
         other[130] = 0;
         assert_eq!(Chain::new(root, &other).key(130), long.key(130));
         assert_ne!(Chain::new(root, &other).key(131), long.key(131));
-        assert_eq!(Key::parse(&long.key(9).to_string()), Some(long.key(9)));
+        let name = long.key(9).to_string();
+        assert_eq!(Key::parse(&name), Some(long.key(9)));
+        assert_eq!(Key::parse(&name.to_uppercase()), None);
     }
 }

@@ -1,10 +1,10 @@
 //! What is stored, for people.
 use super::Store;
-use super::bytes::tokens;
 use super::error::StoreError;
 use super::index::Node;
 use super::key::Key;
-use super::sealed::{Kind, Reader};
+use super::read::Reader;
+use super::sealed::Kind;
 
 /// A boundary and the tokens that lead to it.
 #[derive(Clone, PartialEq, Debug)]
@@ -42,11 +42,7 @@ impl Store {
         let mut all = Vec::new();
         for node in &path {
             let mut reader = Reader::open(self.disk(), &self.node_file(&node.key, Kind::Rows))?;
-            let mut bytes = Vec::new();
-            let span = reader.header.end - reader.header.start;
-            // No more than the body holds is allocated, whatever the header says.
-            reader.take((4 * span).min(reader.header.body) as usize, &mut bytes)?;
-            all.extend(tokens(&bytes));
+            all.extend(reader.tokens(u64::MAX)?);
         }
         Ok(Entry { path, tokens: all })
     }

@@ -23,6 +23,7 @@ mod key;
 mod layout;
 mod list;
 mod log;
+mod read;
 mod restore;
 mod save;
 mod sealed;
@@ -160,11 +161,11 @@ impl Store {
         match found {
             Found::Whole => {}
             Found::Torn => self.file().cut(self.disk())?,
-            Found::Missing => self.file().rewrite(self.disk())?,
+            Found::Missing => self.write_index(true)?,
             Found::Damaged(why) => {
                 let path = self.file().path.clone();
                 self.quarantine(&path, &why)?;
-                self.file().rewrite(self.disk())?;
+                self.write_index(true)?;
             }
         }
         if crashed || !self.swept.load(Ordering::Acquire) {
@@ -173,8 +174,21 @@ impl Store {
         }
         let done = work(self);
         // What was evicted on the way to a failure is written all the same.
-        let flushed = self.file().flush(self.disk());
+        let flushed = self.flush();
         done.and_then(|value| flushed.map(|()| value))
+    }
+
+    /// Puts all changes of the index on the disk. The caller holds the folder's lock.
+    fn flush(&self) -> Result<(), StoreError> {
+        self.write_index(false)
+    }
+
+    /// As [`Store::flush`]; with `anew` as a new file.
+    fn write_index(&self, anew: bool) -> Result<(), StoreError> {
+        let Some(write) = self.file().next_write(self.disk(), anew) else { return Ok(()) };
+        write.put(self.disk())?;
+        self.file().written(&write);
+        write.settle(self.disk())
     }
 
     fn lock(&self, path: &Path) -> Result<Lock, StoreError> {

@@ -4,11 +4,13 @@ use super::error::{StoreError, damaged};
 use super::index::{Gone, Node, Record};
 use super::key::{Chain, Key};
 use super::layout::Section;
-use super::sealed::{Header, Kind, Reader};
+use super::read::{Files, Reader};
+use super::sealed::{Header, Kind};
 use super::{Layout, StateRows, Store};
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 
 /// Stored continuations that are compared with the request to explain a miss.
 const COMPARED: usize = 4;
@@ -166,11 +168,16 @@ impl Store {
         path: &[Node],
         state: &mut dyn StateRows,
     ) -> Result<Vec<f32>, (usize, Kind, StoreError)> {
-        for (i, node) in path.iter().enumerate() {
-            self.read_rows(layout, chain, node, state).map_err(|e| (i, Kind::Rows, e))?;
-        }
         let last = path.len() - 1;
-        self.read_edge(layout, &path[last], state).map_err(|e| (last, Kind::Edge, e))
+        let parts = path.iter().map(|node| (node, Kind::Rows)).chain([(&path[last], Kind::Edge)]);
+        let paths: Vec<PathBuf> = parts.map(|(node, kind)| self.node_file(&node.key, kind)).collect();
+        let mut files = Files::new(self.disk(), &paths);
+        for (i, node) in path.iter().enumerate() {
+            let read = files.next().and_then(|file| self.read_rows(layout, chain, node, file, state));
+            read.map_err(|e| (i, Kind::Rows, e))?;
+        }
+        let read = files.next().and_then(|file| self.read_edge(layout, &path[last], file, state));
+        read.map_err(|e| (last, Kind::Edge, e))
     }
 
     fn read_rows(
@@ -178,16 +185,14 @@ impl Store {
         layout: &Layout,
         chain: &Chain,
         node: &Node,
+        mut reader: Reader,
         state: &mut dyn StateRows,
     ) -> Result<(), StoreError> {
         let path = self.node_file(&node.key, Kind::Rows);
-        let mut reader = Reader::open(self.disk(), &path)?;
         let span = node.start..node.end;
         expect(node, Kind::Rows, layout.rows_bytes(&span), &reader.header).map_err(|w| damaged(&path, w))?;
-        let mut bytes = Vec::new();
-        reader.take(4 * (span.end - span.start) as usize, &mut bytes)?;
         let own = &chain.tokens()[span.start as usize..span.end as usize];
-        if !tokens(&bytes).eq(own.iter().copied()) {
+        if reader.tokens(u64::MAX)? != own {
             return Err(damaged(&path, "holds other tokens than its key says"));
         }
         read_sections(&mut reader, &layout.entries(&span), state)
@@ -197,10 +202,10 @@ impl Store {
         &self,
         layout: &Layout,
         node: &Node,
+        mut reader: Reader,
         state: &mut dyn StateRows,
     ) -> Result<Vec<f32>, StoreError> {
         let path = self.node_file(&node.key, Kind::Edge);
-        let mut reader = Reader::open(self.disk(), &path)?;
         expect(node, Kind::Edge, layout.edge_bytes(node.end), &reader.header)
             .map_err(|w| damaged(&path, w))?;
         let mut bytes = Vec::new();
@@ -214,10 +219,11 @@ impl Store {
     /// meanwhile, and takes note of one that is gone. What fails here is a warning.
     fn put_aside(&self, layout: &Layout, chain: &Chain, node: &Node, kind: Kind) {
         let done = self.locked(|store| {
-            let found = match kind {
-                Kind::Rows => store.read_rows(layout, chain, node, &mut Nowhere),
-                Kind::Edge => store.read_edge(layout, node, &mut Nowhere).map(drop),
-            };
+            let reader = Reader::open(store.disk(), &store.node_file(&node.key, kind));
+            let found = reader.and_then(|reader| match kind {
+                Kind::Rows => store.read_rows(layout, chain, node, reader, &mut Nowhere),
+                Kind::Edge => store.read_edge(layout, node, reader, &mut Nowhere).map(drop),
+            });
             store.note(node, kind, found)
         });
         if let Err(error) = done {
@@ -232,20 +238,18 @@ impl Store {
         if unusable {
             return Reason::Damaged;
         }
-        let mut next: Vec<Node> = {
+        let next: Vec<Node> = {
             let index = &self.file().index;
             let longer = index.prefixes(chain).take_while(|(p, _)| *p > position);
             let gone = longer.filter_map(|(at, k)| Some(Reason::Gone { at, why: index.gone(&k)? })).last();
             if let Some(gone) = gone {
                 return gone;
             }
-            if position == 0 && index.nodes().all(|n| n.root != chain.block(0)) {
+            if position == 0 && !index.knows(&chain.block(0)) {
                 return if index.len() == 0 { Reason::Empty } else { Reason::OtherIdentity };
             }
-            index.nodes().filter(|n| n.parent == key && n.start == position).cloned().collect()
+            index.children(&key).filter(|n| n.start == position).take(COMPARED).cloned().collect()
         };
-        next.sort_by_key(|n| std::cmp::Reverse((n.used, n.key)));
-        next.truncate(COMPARED);
         let shared = |n: &Node| Some((self.shared(chain, n)?, n.end));
         match next.iter().filter_map(shared).max() {
             Some((at, end)) if at < chain.len().min(end) => Reason::Differs { at },
@@ -258,10 +262,8 @@ impl Store {
     fn shared(&self, chain: &Chain, node: &Node) -> Option<u64> {
         let mut reader = Reader::open(self.disk(), &self.node_file(&node.key, Kind::Rows)).ok()?;
         let own = chain.tokens().get(node.start as usize..)?;
-        let wanted = own.len().min((node.end - node.start) as usize);
-        let mut bytes = Vec::new();
-        reader.take(4 * wanted, &mut bytes).ok()?;
-        let same = tokens(&bytes).zip(own).take_while(|(a, b)| a == *b).count();
+        let stored = reader.tokens(own.len() as u64).ok()?;
+        let same = stored.iter().zip(own).take_while(|(a, b)| a == b).count();
         Some(node.start + same as u64)
     }
 }

@@ -81,13 +81,15 @@ impl Store {
         file.refresh(self.disk())?;
         let mut pending = self.pending.lock().expect("no panic while locked");
         // A boundary above a lost one cannot be reached: it is saved anew, with other rows.
-        let known = file.index.path(&key).and_then(|mut path| path.pop());
+        let known = file.index.reach(&key, &chain.block(end), end);
         if pending.contains(&key) || known.as_ref().is_some_and(|n| n.edge > 0) {
             file.log(Record::Used(key, self.disk.now()));
             return Ok(None);
         }
         let keep: Vec<(u64, Key)> = file.index.prefixes(&chain).collect();
-        let stored = |(p, k): &&(u64, Key)| *p < end && (pending.contains(k) || file.index.path(k).is_some());
+        let stored = |(p, k): &&(u64, Key)| {
+            *p < end && (pending.contains(k) || file.index.reach(k, &chain.block(*p), *p).is_some())
+        };
         let parent = keep.iter().find(stored).copied().unwrap_or((0, layout.root()));
         let (start, parent) = known.as_ref().map_or(parent, |n| (n.start, n.parent));
         file.index.expect(chain.block(end), end);
@@ -129,7 +131,7 @@ impl Store {
     pub fn commit(&self, capture: &Capture) -> Result<Saved, StoreError> {
         let edge = &capture.edge.0;
         self.locked(|store| {
-            let known = store.stored(&edge.key)?;
+            let known = store.stored(edge)?;
             if known.as_ref().is_some_and(|n| n.edge > 0) {
                 return Ok(Saved { position: edge.end, bytes: 0 });
             }
@@ -152,14 +154,16 @@ impl Store {
         })
     }
 
-    /// The boundary `key` if it can be reached. One above a lost boundary is forgotten, for its files
-    /// are about to be replaced by others and the index may not promise the old ones.
-    pub(crate) fn stored(&self, key: &Key) -> Result<Option<Node>, StoreError> {
+    /// The boundary that a file with this header belongs to, if it can be reached. One above a lost
+    /// boundary is forgotten, for its files are about to be replaced by others and the index may not
+    /// promise the old ones.
+    pub(crate) fn stored(&self, header: &Header) -> Result<Option<Node>, StoreError> {
         let mut file = self.file();
-        let found = file.index.path(key).and_then(|mut path| path.pop());
-        if found.is_none() && file.index.node(key).is_some() {
-            file.log(Record::Drop(*key, Gone::Missing));
-            file.flush(self.disk())?;
+        let found = file.index.reach(&header.key, &header.block, header.end);
+        if found.is_none() && file.index.node(&header.key).is_some() {
+            file.log(Record::Drop(header.key, Gone::Missing));
+            drop(file);
+            self.flush()?;
         }
         Ok(found)
     }
@@ -167,13 +171,17 @@ impl Store {
     /// Writes sealed files beside, then gives them their names, durably.
     fn write_files<'a>(&self, files: impl Iterator<Item = &'a Part>) -> Result<(), StoreError> {
         let mut beside: Vec<(PathBuf, PathBuf)> = Vec::new();
+        let mut written = Vec::new();
         let done = files.into_iter().try_for_each(|part| {
             let (header, body) = &**part;
             let path = self.node_file(&header.key, header.kind);
             let temp = path.with_added_extension("tmp");
             beside.push((temp.clone(), path));
-            sealed::write(self.disk(), &temp, header, body)
+            written.push((sealed::write(self.disk(), &temp, header, body)?, temp));
+            Ok(())
         });
+        // The disk has all there is to do before it is waited for.
+        let done = done.and_then(|()| written.iter().try_for_each(|(file, temp)| file.sync().at(temp)));
         let done = done.and_then(|()| publish(self.disk(), &beside, &self.folder.join("nodes")));
         if done.is_err() {
             // A full disk needs the room back now; what cannot be removed is swept later.

@@ -2,18 +2,24 @@
 //! of at most 256 KiB carry a checksum each. Nothing is given to the caller before its checksum held.
 use super::bytes::{Put, Take};
 use super::disk::{Disk, DiskFile, How};
-use super::error::{At, StoreError, damaged};
+use super::error::{At, StoreError};
 use super::key::Key;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use twox_hash::XxHash3_64;
 
 /// Bytes of the header.
 pub const HEADER: u64 = 192;
 /// Payload bytes of a chunk; the last one of a file is shorter.
 pub const CHUNK: u64 = 1 << 18;
+/// Bytes written by one call.
+const BLOCK: usize = 1 << 20;
+/// Bytes after which the disk is told to begin: it works while the rest is being written.
+const BEGIN: u64 = 4 << 20;
 const MAGIC: [u8; 8] = *b"\x89ds4kv\r\n";
 const VERSION: u32 = 1;
-const SUM: usize = 8;
+/// Bytes of a chunk's checksum.
+pub(crate) const SUM: usize = 8;
 
 /// What a sealed file holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,123 +112,66 @@ impl Header {
     }
 
     /// Chunks of another file, or in another order, do not pass for ours.
-    fn chunk_sum(&self, index: u64, payload: &[u8]) -> u64 {
+    pub(crate) fn chunk_sum(&self, index: u64, payload: &[u8]) -> u64 {
         let own = u64::from_le_bytes(self.key.0[..8].try_into().expect("8 bytes"));
         let kind = if self.kind == Kind::Rows { 0 } else { 1 << 63 };
         XxHash3_64::oneshot_with_seed(own ^ index ^ kind, payload)
     }
 }
 
-/// Writes a sealed file under `path` and returns when it is on the disk; its name is not yet.
-pub(crate) fn write(disk: &dyn Disk, path: &Path, header: &Header, body: &[u8]) -> Result<(), StoreError> {
+/// Writes a sealed file under `path`. Neither it nor its name are on the disk yet.
+pub(crate) fn write(
+    disk: &dyn Disk,
+    path: &Path,
+    header: &Header,
+    body: &[u8],
+) -> Result<Box<dyn DiskFile>, StoreError> {
     assert_eq!(header.body, body.len() as u64, "{header:?}");
     let file = disk.open(path, How::Fresh).at(path)?;
-    file.write_at(&header.encode(), 0).at(path)?;
-    let mut at = HEADER;
-    for (index, payload) in body.chunks(CHUNK as usize).enumerate() {
-        file.write_at(payload, at).at(path)?;
-        file.write_at(&header.chunk_sum(index as u64, payload).to_le_bytes(), at + payload.len() as u64)
-            .at(path)?;
-        at += (payload.len() + SUM) as u64;
-    }
-    file.sync().at(path)
+    let capacity = BLOCK.min(header.file_bytes() as usize);
+    let mut blocks = Blocks { file: &*file, block: Vec::with_capacity(capacity), at: 0, begun: 0 };
+    let done = blocks.push(&header.encode()).and_then(|()| {
+        body.chunks(CHUNK as usize).enumerate().try_for_each(|(index, payload)| {
+            blocks.push(payload)?;
+            blocks.push(&header.chunk_sum(index as u64, payload).to_le_bytes())
+        })
+    });
+    done.and_then(|()| blocks.flush()).at(path)?;
+    Ok(file)
 }
 
-/// Reads a sealed file from front to back.
-pub(crate) struct Reader {
-    pub(crate) header: Header,
-    path: PathBuf,
-    file: Box<dyn DiskFile>,
-    base: u64,
-    next: u64,
-    chunk: Vec<u8>,
-    used: usize,
-    across: Vec<u8>,
+/// Gathers bytes into blocks that begin where pages do: written as they come, in odd lengths, they cost
+/// the system half as much again.
+struct Blocks<'a> {
+    file: &'a dyn DiskFile,
+    block: Vec<u8>,
+    /// Where the block belongs in the file.
+    at: u64,
+    /// The disk has been told to begin up to here.
+    begun: u64,
 }
 
-impl Reader {
-    /// Opens a file that holds one sealed file and nothing else.
-    pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Reader, StoreError> {
-        let file = disk.open(path, How::Read).at(path)?;
-        let len = file.len().at(path)?;
-        let reader = Reader::part(file, path, 0)?;
-        match reader.header.file_bytes() {
-            expected if expected == len => Ok(reader),
-            expected => Err(damaged(path, format!("expected {expected} bytes, got {len}"))),
-        }
-    }
-
-    /// Starts reading the sealed file that lies at `base` in a larger one.
-    pub(crate) fn part(file: Box<dyn DiskFile>, path: &Path, base: u64) -> Result<Reader, StoreError> {
-        let mut head = [0; HEADER as usize];
-        let n = file.read_at(&mut head, base).at(path)?;
-        let header = Header::parse(&head[..n]).map_err(|why| damaged(path, why))?;
-        let (chunk, across) = (Vec::new(), Vec::new());
-        Ok(Reader { header, path: path.to_path_buf(), file, base, next: 0, chunk, used: 0, across })
-    }
-
-    /// Gives the file back, to read the next part.
-    pub(crate) fn into_file(self) -> Box<dyn DiskFile> {
-        self.file
-    }
-
-    /// Replaces the contents of `out` by the next `n` bytes of the body.
-    pub(crate) fn take(&mut self, n: usize, out: &mut Vec<u8>) -> Result<(), StoreError> {
-        out.clear();
-        while out.len() < n {
-            if self.used == self.chunk.len() && !self.load()? {
-                return Err(damaged(&self.path, "body ends before its last row"));
+impl Blocks<'_> {
+    fn push(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK - self.block.len()));
+            self.block.extend_from_slice(now);
+            bytes = later;
+            if self.block.len() == BLOCK {
+                self.flush()?;
             }
-            let end = self.chunk.len().min(self.used + n - out.len());
-            out.extend_from_slice(&self.chunk[self.used..end]);
-            self.used = end;
         }
         Ok(())
     }
 
-    /// The next rows of the body: at least one and at most `most` of `row` bytes each, as they lie
-    /// in the chunk; only a row that lies across two chunks is put together first.
-    pub(crate) fn rows(&mut self, row: usize, most: u64) -> Result<&[u8], StoreError> {
-        if self.used == self.chunk.len() && !self.load()? {
-            return Err(damaged(&self.path, "body ends before its last row"));
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_at(&self.block, self.at)?;
+        self.at += self.block.len() as u64;
+        self.block.clear();
+        if self.at - self.begun >= BEGIN {
+            self.file.begin_sync(self.begun..self.at);
+            self.begun = self.at;
         }
-        let whole = ((self.chunk.len() - self.used) / row) as u64;
-        if whole == 0 {
-            let mut across = std::mem::take(&mut self.across);
-            self.take(row, &mut across)?;
-            self.across = across;
-            return Ok(&self.across);
-        }
-        let start = self.used;
-        self.used += whole.min(most) as usize * row;
-        Ok(&self.chunk[start..self.used])
-    }
-
-    /// Checks what has not been read yet.
-    pub(crate) fn check_rest(&mut self) -> Result<(), StoreError> {
-        while self.load()? {}
         Ok(())
-    }
-
-    /// Loads the next chunk; false at the end of the body.
-    fn load(&mut self) -> Result<bool, StoreError> {
-        let start = self.next * CHUNK;
-        if start >= self.header.body {
-            return Ok(false);
-        }
-        let payload = CHUNK.min(self.header.body - start) as usize;
-        self.chunk.resize(payload + SUM, 0);
-        let at = self.base + HEADER + start + self.next * SUM as u64;
-        let n = self.file.read_at(&mut self.chunk, at).at(&self.path)?;
-        let whole = n == payload + SUM && {
-            let (bytes, sum) = self.chunk.split_at(payload);
-            Take(sum).u64() == Some(self.header.chunk_sum(self.next, bytes))
-        };
-        if !whole {
-            return Err(damaged(&self.path, format!("checksum of chunk {} does not hold", self.next)));
-        }
-        self.chunk.truncate(payload);
-        (self.next, self.used) = (self.next + 1, 0);
-        Ok(true)
     }
 }

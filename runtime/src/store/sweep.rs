@@ -3,7 +3,8 @@ use super::Store;
 use super::error::{At, StoreError};
 use super::index::{Gone, Node, Record};
 use super::key::Key;
-use super::sealed::{Header, Kind, Reader};
+use super::read::Reader;
+use super::sealed::{Header, Kind};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -142,7 +143,7 @@ impl Store {
             store.sweep()?;
             let excess = store.options.budget.saturating_sub(budget);
             store.make_room(excess, &Default::default())?;
-            store.file().rewrite(store.disk())
+            store.write_index(true)
         })?;
         Ok(before.saturating_sub(self.bytes()))
     }

@@ -1,0 +1,5 @@
+//! Fuzzes the readers of names.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    ds4_fuzz::store_name(bytes);
+});
