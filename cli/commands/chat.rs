@@ -208,6 +208,8 @@ impl Chat<'_> {
     }
 
     fn save(&mut self) -> Result<()> {
+        // What is asked for is never skipped because the queue is full.
+        self.keeper()?.settle()?;
         self.timeline.save();
         let (layout, tokens) = (self.timeline.session().layout(), self.timeline.tokens().to_vec());
         let keeper = self.keeper()?;

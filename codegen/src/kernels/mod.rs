@@ -1,5 +1,16 @@
 //! The kernels, one file per op or family of ops; what they share is in [`common`], [`formats`] and
 //! [`product`].
+#![cfg_attr(
+    feature = "gpu",
+    allow(
+        clippy::approx_constant,
+        clippy::manual_div_ceil,
+        clippy::manual_is_multiple_of,
+        clippy::needless_range_loop,
+        clippy::unnecessary_cast,
+        reason = "kernels are written in the part of Rust that cubecl translates"
+    )
+)]
 mod common;
 mod formats;
 mod product;

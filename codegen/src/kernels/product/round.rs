@@ -20,16 +20,21 @@ pub(super) fn round_tiles(shared: &mut Shared<[f32]>, #[comptime] p: Product) {
     let team = (UNIT_POS / TEAM) as usize;
     // Every team takes as many turns, so that all lanes meet in the exchanges.
     for turn in 0..comptime!(groups.div_ceil(teams)) {
-        let index = clamp_max(turn * teams + team, comptime!(groups - 1));
+        let index = turn * teams + team;
+        // A team without a group in the last turn touches none: another may be writing it.
+        let busy = index < groups;
         let slot = index / per_input;
         let first = index % per_input * group + lane;
         let mut values = Array::<f32>::new(each);
         #[unroll]
         for i in 0..each {
-            values[i] = shared[position(slot, first + comptime!(i * TEAM as usize), p)];
+            values[i] = 0.0f32;
+            if busy {
+                values[i] = shared[position(slot, first + comptime!(i * TEAM as usize), p)];
+            }
         }
         round_group(&mut values, lane, each, p.round);
-        if turn * teams + team < groups {
+        if busy {
             #[unroll]
             for i in 0..each {
                 shared[position(slot, first + comptime!(i * TEAM as usize), p)] = values[i];
