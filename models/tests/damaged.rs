@@ -190,6 +190,7 @@ fn tensor_cases() -> Vec<(Vec<u8>, &'static str)> {
     let a = tensor("a", &[16], 0, 0);
     let mut truncated = with(std::slice::from_ref(&a));
     truncated.truncate(truncated.len() - 1);
+    let without_data = with(&[tensor("a", &[32, 0], 0, 0)])[..95].to_vec();
     vec![
         (aligned(4, &[0; 4]), "general.alignment: expected a power of two from 8 to 65536, got 0"),
         (aligned(4, &[24, 0, 0, 0]), "general.alignment: expected a power of two from 8 to 65536, got 24"),
@@ -237,6 +238,8 @@ fn tensor_cases() -> Vec<(Vec<u8>, &'static str)> {
             with(&[tensor(&"n".repeat(300), &[1], 0, 0)]),
             "name of tensor 0: expected a string of at most 256 bytes, got 300",
         ),
+        // An empty tensor takes no bytes, yet the data section must be there.
+        (without_data, "tensors: expected data from byte 96 on, got 95"),
         (truncated, "a: expected 64 bytes within the 63 bytes of data, got offset 0"),
     ]
 }

@@ -152,13 +152,18 @@ struct Declared {
 }
 
 fn read_tensors(source: &mut Source, count: u64, alignment: u64) -> Result<BTreeMap<String, StoredTensor>> {
-    let mut declared = Vec::new();
+    let (mut declared, mut tensors) = (Vec::new(), BTreeMap::new());
+    if count == 0 {
+        // The file of a vocabulary alone need not be padded to where data would start.
+        return Ok(tensors);
+    }
     for i in 0..count {
         declared.push(read_tensor(source, i)?);
     }
     let data = source.position().next_multiple_of(alignment);
-    let available = source.bytes().saturating_sub(data);
-    let mut tensors = BTreeMap::new();
+    let Some(available) = source.bytes().checked_sub(data) else {
+        return Err(source.damaged("tensors", format!("data from byte {data} on"), source.bytes()));
+    };
     for Declared { name, mut tensor } in declared {
         if !tensor.offset.is_multiple_of(alignment) {
             return Err(source.damaged(&name, format!("an offset aligned to {alignment}"), tensor.offset));
