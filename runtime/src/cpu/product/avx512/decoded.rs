@@ -50,15 +50,12 @@ fn run<const F: u8, const APART: bool>(job: &Job<'_>, mut scratch: &mut [u8]) {
                 job.m.read_row(from + i, &mut out[..width]);
             }
         }
-        let mut rows = [std::ptr::null(); TILE];
-        for (i, row) in rows.iter_mut().enumerate() {
-            // Beyond the job's last row it is that one again.
-            let i = i.min(n - 1);
-            *row = if APART {
-                decoded[i * padded(width)..].as_ptr().cast()
-            } else {
-                job.m.row(from + i).as_ptr()
-            };
+        let mut rows = job.weight_rows::<TILE>(from).map(|row| row.as_ptr());
+        if APART {
+            for (i, row) in rows.iter_mut().enumerate() {
+                // Beyond the job's last row it is that one again.
+                *row = decoded[i.min(n - 1) * padded(width)..].as_ptr().cast();
+            }
         }
         if many {
             tile::<F>(job, &rows, from, n, scratch);
