@@ -1,6 +1,6 @@
 //! The decoded product: `f32`, `f16` and `bf16` weights as they stream by, others row by row first.
 use super::super::bytes::{carve, carved, view};
-use super::super::decoded::{padded, table};
+use super::super::decoded::{padded, read_row, table};
 use super::super::{Column, Isa, Job, ProductKernel};
 use super::check_machine;
 use ds4_ir::Scalar;
@@ -43,7 +43,7 @@ fn run<const F: u8, const APART: bool>(job: &Job<'_>, mut scratch: &mut [u8]) {
         let n = TILE.min(job.rows.end - from);
         if APART {
             for (i, out) in decoded.chunks_exact_mut(padded(width)).take(n).enumerate() {
-                job.m.read_row(from + i, &mut out[..width]);
+                read_row(Isa::Avx2, &job.m, from + i, &mut out[..width]);
             }
         }
         let mut rows = job.weight_rows::<TILE>(from).map(|row| row.as_ptr());
