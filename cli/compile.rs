@@ -58,7 +58,10 @@ pub fn compile(model: &Path, folder: &Path, request: Request) -> Result<Artifact
     let (config, name) = (checkpoint.config(), model_name(model));
     let module = build(&checkpoint, model, request)?;
     let (module, plan) = ds4_passes::optimize(&module, request.target.prices(), &mut |_, _| ())?;
-    let kernels = kernels(&module, &plan, request.target)?;
+    let mut kernels = kernels(&module, &plan, request.target)?;
+    if let Some(kernels) = &mut kernels {
+        add_binaries(kernels, request.target)?;
+    }
 
     let entries = module.weights.iter().map(|w| checkpoint.weight(&w.name));
     let entries = entries.collect::<Result<_, _>>()?;
@@ -97,15 +100,29 @@ pub fn compile(model: &Path, folder: &Path, request: Request) -> Result<Artifact
     })
 }
 
-/// The kernels of a module, `None` for the processor, which has its own.
+/// The kernels of a module without binaries, `None` for the processor, which has its own.
+///
+/// # Errors
+/// A build without the feature `gpu`; what the target cannot do.
 #[cfg(feature = "gpu")]
-fn kernels(module: &Module, plan: &Plan, target: CompileTarget) -> Result<Option<Kernels>> {
+pub(crate) fn kernels(module: &Module, plan: &Plan, target: CompileTarget) -> Result<Option<Kernels>> {
     let CompileTarget::Gpu(target) = target else { return Ok(None) };
-    crate::kernels::kernels(module, plan, target, &mut |line| eprintln!("note: {line}")).map(Some)
+    crate::kernels::kernels(module, plan, target).map(Some)
+}
+
+#[cfg(feature = "gpu")]
+fn add_binaries(kernels: &mut Kernels, target: CompileTarget) -> Result<()> {
+    let CompileTarget::Gpu(target) = target else { return Ok(()) };
+    crate::kernels::add_binaries(kernels, target, &mut |line| eprintln!("note: {line}"))
 }
 
 #[cfg(not(feature = "gpu"))]
-fn kernels(_module: &Module, _plan: &Plan, target: CompileTarget) -> Result<Option<Kernels>> {
+fn add_binaries(_kernels: &mut Kernels, _target: CompileTarget) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(not(feature = "gpu"))]
+pub(crate) fn kernels(_module: &Module, _plan: &Plan, target: CompileTarget) -> Result<Option<Kernels>> {
     match target {
         CompileTarget::Cpu => Ok(None),
         CompileTarget::Gpu(_) => {

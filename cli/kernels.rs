@@ -11,17 +11,45 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Everything `target` launches for a module, with binaries where their compiler is found. `told` is
-/// given a line about what was found.
+/// Everything `target` launches for a module, its texts in the order in which steps first need them,
+/// without binaries.
 ///
 /// # Errors
 /// Every node that the target has no kernel for, by op and types; a text that cannot be made.
-pub fn kernels(
-    module: &Module,
-    plan: &Plan,
-    target: Target,
-    told: &mut dyn FnMut(String),
-) -> Result<Kernels> {
+pub fn kernels(module: &Module, plan: &Plan, target: Target) -> Result<Kernels> {
+    let Listed { table, launches } = list(module, plan, target)?;
+    let texts = emit_all(&table.specs, target)?;
+    let constants =
+        table.constants.iter().map(|c| artifact::Constant { name: c.name.to_string(), bytes: (c.bytes)() });
+    let constants = constants.collect();
+    let (target, subgroup) = (target.to_string(), target.subgroup);
+    Ok(Kernels { target, subgroup, texts, constants, launches })
+}
+
+/// The specification of every text that [`kernels`] would make, in the same order.
+///
+/// # Errors
+/// Every node that the target has no kernel for, by op and types.
+pub fn specs(module: &Module, plan: &Plan, target: Target) -> Result<Vec<Spec>> {
+    Ok(list(module, plan, target)?.table.specs)
+}
+
+/// What a text is made from.
+pub struct Spec {
+    /// A launch of it.
+    pub launch: Launch,
+    /// Function, value and bucket of that launch: `@head %logits, steps of up to 8 tokens`.
+    pub first_use: String,
+}
+
+/// All launches, their texts not made yet.
+struct Listed {
+    table: Table,
+    /// By bucket, function and launched value.
+    launches: Vec<Vec<Vec<Vec<KernelLaunch>>>>,
+}
+
+fn list(module: &Module, plan: &Plan, target: Target) -> Result<Listed> {
     let mut table = Table::default();
     let mut missing = BTreeSet::new();
     let mut all = Vec::new();
@@ -46,7 +74,11 @@ pub fn kernels(
                             let place = format!("bucket {b}, @{} %{name} ({})", func.name, op.name);
                             bail!("{place}: expected {needed} bytes of planned scratch, got {planned}");
                         }
-                        values.push(list.into_iter().map(|l| table.add(l)).collect());
+                        let place = || {
+                            let tokens = bucket.maxima.tokens;
+                            format!("@{} %{name}, steps of up to {tokens} tokens", func.name)
+                        };
+                        values.push(list.into_iter().map(|l| table.add(l, &place)).collect());
                     }
                 }
             }
@@ -58,13 +90,7 @@ pub fn kernels(
         let list: Vec<String> = missing.into_iter().collect();
         bail!("{target} has no kernel for:\n  {}", list.join("\n  "));
     }
-    let mut texts = emit_all(&table.specs, target)?;
-    compile_all(&mut texts, target, told)?;
-    let constants =
-        table.constants.iter().map(|c| artifact::Constant { name: c.name.to_string(), bytes: (c.bytes)() });
-    let constants = constants.collect();
-    let (target, subgroup) = (target.to_string(), target.subgroup);
-    Ok(Kernels { target, subgroup, texts, constants, launches: all })
+    Ok(Listed { table, launches: all })
 }
 
 /// The node with the types of its operands, as a reader of the message needs it.
@@ -83,19 +109,19 @@ fn described(func: &Func, v: Value) -> String {
 #[derive(Default)]
 struct Table {
     known: BTreeMap<String, usize>,
-    specs: Vec<Launch>,
+    specs: Vec<Spec>,
     constants: Vec<&'static Constant>,
 }
 
 impl Table {
     /// The launch as an artifact has it.
-    fn add(&mut self, launch: Launch) -> KernelLaunch {
+    fn add(&mut self, launch: Launch, place: &dyn Fn() -> String) -> KernelLaunch {
         let bindings = launch.bindings.iter().map(|b| self.binding(b)).collect();
         let grid = launch.grid;
         let next = self.specs.len();
         let text = *self.known.entry(launch.key()).or_insert(next);
         if text == next {
-            self.specs.push(launch);
+            self.specs.push(Spec { launch, first_use: place() });
         }
         KernelLaunch { text, grid, bindings }
     }
@@ -141,8 +167,8 @@ fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + 
     results.into_iter().map(done).collect()
 }
 
-fn emit_all(specs: &[Launch], target: Target) -> Result<Vec<KernelText>> {
-    on_all_cores(specs, |launch| {
+fn emit_all(specs: &[Spec], target: Target) -> Result<Vec<KernelText>> {
+    on_all_cores(specs, |Spec { launch, .. }| {
         let text = emit(launch, &target)?;
         Ok(KernelText {
             entry: text.entry,
@@ -155,8 +181,13 @@ fn emit_all(specs: &[Launch], target: Target) -> Result<Vec<KernelText>> {
     })
 }
 
-/// Compiles every text for the target's architecture, if the compiler is there.
-fn compile_all(texts: &mut [KernelText], target: Target, told: &mut dyn FnMut(String)) -> Result<()> {
+/// Compiles every text for the architecture of `target`, for which it was made, if the compiler is
+/// there; `told` is given a line if it is not.
+///
+/// # Errors
+/// A text that does not compile.
+pub fn add_binaries(kernels: &mut Kernels, target: Target, told: &mut dyn FnMut(String)) -> Result<()> {
+    let texts = &mut kernels.texts[..];
     let compile: fn(&str, &str) -> ds4_runtime::Result<ds4_runtime::device::Compiled> = match target.api {
         Api::Cuda => compile_cuda,
         Api::Hip => compile_hip,

@@ -10,6 +10,7 @@ pub mod interrupt;
 pub mod keep;
 #[cfg(feature = "gpu")]
 pub mod kernels;
+pub mod launches;
 pub mod layouts;
 pub mod open;
 pub mod output;

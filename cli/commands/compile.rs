@@ -1,11 +1,12 @@
 //! `ds4c compile`: a model to an artifact.
-use super::emit::EmitArgs;
+use super::emit::{Emit, EmitArgs};
 use crate::args::{CompileArgs, LayoutFlag};
 use crate::compile::{self, Request};
 use crate::open::{CLASS_DEFAULT, cache};
 use crate::{demo, layouts, progress, selftest, tuning};
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use ds4_ir::Module;
 use ds4_models::{Config, Mix};
 use ds4_runtime::{Artifact, layout};
 use std::io::{Write, stdout};
@@ -17,7 +18,7 @@ use std::time::Duration;
 pub struct CompileCommand {
     /// A Hugging Face folder, a .gguf, `demo`, or with --emit the built-in `flash` or `pro`
     model: PathBuf,
-    /// The artifact, or the text with --emit; MODEL.ds4 or standard output if absent
+    /// The artifact, or the text or texts with --emit; MODEL.ds4 or standard output if absent
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -65,7 +66,7 @@ pub fn compile(args: &CompileCommand) -> Result<()> {
         };
         let mix = args.weights.unwrap_or(Mix::Official);
         let module = compile::module_without_weights(name, &config, mix, request)?;
-        return emit(args, &args.emit.text(&module, form)?);
+        return emit(args, &module, form);
     }
     if args.weights.is_some() {
         bail!("--weights: expected with `flash` or `pro`, got {}", args.model.display());
@@ -73,7 +74,7 @@ pub fn compile(args: &CompileCommand) -> Result<()> {
     let is_demo = args.model == Path::new(demo::NAME) && !args.model.exists();
     let model = if is_demo { demo::unpack(&cache()?)? } else { args.model.clone() };
     if let Some(form) = args.emit.emit {
-        return emit(args, &args.emit.text(&compile::module_of(&model, request)?, form)?);
+        return emit(args, &compile::module_of(&model, request)?, form);
     }
     let output = match &args.output {
         Some(path) => path.clone(),
@@ -115,7 +116,11 @@ fn default_output(model: &Path) -> Result<PathBuf> {
     Ok(PathBuf::from(stem).with_extension("ds4"))
 }
 
-fn emit(args: &CompileCommand, text: &str) -> Result<()> {
+fn emit(args: &CompileCommand, module: &Module, form: Emit) -> Result<()> {
+    if form == Emit::Kernels {
+        return args.emit.kernels(module, args.output.as_deref());
+    }
+    let text = args.emit.text(module, form)?;
     match &args.output {
         Some(path) => std::fs::write(path, text).with_context(|| path.display().to_string()),
         None => Ok(stdout().lock().write_all(text.as_bytes())?),

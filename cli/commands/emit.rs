@@ -1,10 +1,11 @@
 //! `--emit`: a form of the model on its way to an artifact, as text.
 use crate::target::CompileTarget;
+use crate::{compile, launches};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use ds4_ir::Module;
 use ds4_passes::{Machine, Phase, dot, optimize, planned, report};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Where to stop and print.
@@ -28,6 +29,8 @@ pub enum Emit {
     Report,
     /// The report as JSON
     ReportJson,
+    /// The text of every kernel of a GPU, and what launches it, as files in the folder that -o names
+    Kernels,
 }
 
 /// Flags of what is printed.
@@ -82,6 +85,22 @@ impl EmitArgs {
             Emit::ReportJson => report::report(&module, &plan, prices, machine.as_ref()).to_json() + "\n",
             _ => report::report(&module, &plan, prices, machine.as_ref()).to_string(),
         })
+    }
+
+    /// Writes the texts of the kernels of `module` into `folder`, and says how many there are.
+    ///
+    /// # Errors
+    /// A target that has no texts, or that this build does not know; a file that cannot be written.
+    pub fn kernels(&self, module: &Module, folder: Option<&Path>) -> Result<()> {
+        let CompileTarget::Gpu(target) = self.target else {
+            bail!("--emit kernels: expected --target cuda, hip or metal, got {}", self.target);
+        };
+        let folder = folder.context("--emit kernels: expected a folder to write to (-o DIR), got none")?;
+        let (module, plan) = optimize(module, self.target.prices(), &mut |_, _| ())?;
+        let kernels = compile::kernels(&module, &plan, self.target)?.expect("a GPU has kernels");
+        let count = launches::write(folder, &module, &plan, &kernels, target.api)?;
+        eprintln!("{}: {count} texts for {target}", folder.display());
+        Ok(())
     }
 
     fn machine(&self) -> Result<Option<Machine>> {

@@ -1,11 +1,9 @@
 //! `ds4c inspect`: what an artifact holds.
-use crate::{layouts, tuning};
+use crate::{launches, layouts, tuning};
 use anyhow::Result;
 use clap::Args;
-use ds4_ir::Module;
-use ds4_ir::plan::{Plan, state_bytes};
+use ds4_ir::plan::state_bytes;
 use ds4_runtime::Artifact;
-use ds4_runtime::artifact::Kernels;
 use std::collections::BTreeMap;
 use std::io::{Write, stdout};
 use std::path::PathBuf;
@@ -68,37 +66,10 @@ fn describe(artifact: &Artifact) -> String {
     for list in &plan.launches {
         text += &format!("  @{:<20} {:>4}\n", list.func, list.launches.len());
     }
-    text += &kernels.as_ref().map_or(String::new(), |k| describe_kernels(module, plan, k));
+    text += &kernels.as_ref().map_or(String::new(), |k| launches::describe(module, plan, k));
     text += "\narena by tokens in a step\n";
     for bucket in &plan.buckets {
         text += &format!("  {:>6} {:>15} bytes\n", bucket.maxima.tokens, bucket.arena_bytes);
-    }
-    text
-}
-
-/// What a device launches: the texts with their resources, and a decode step's launches per function.
-fn describe_kernels(module: &Module, plan: &Plan, kernels: &Kernels) -> String {
-    let binaries = kernels.texts.iter().filter(|t| !t.binary.is_empty()).count();
-    let count = kernels.texts.len();
-    let mut text = format!("\ntarget    {} ({count} texts, {binaries} with a binary)\n", kernels.target);
-    text += "\ntexts: threads, shared bytes, bytes of text and binary\n";
-    for (i, t) in kernels.texts.iter().enumerate() {
-        let threads: u32 = t.block.iter().product();
-        let (source, binary) = (t.source.len(), t.binary.len());
-        text +=
-            &format!("  {i:>4} {:<24} {threads:>5} {:>7} {source:>7} {binary:>7}\n", t.entry, t.shared_bytes);
-    }
-    for (bucket, funcs) in plan.buckets.iter().zip(&kernels.launches) {
-        text += &format!("\nlaunches of steps of up to {} tokens: value, text, grid\n", bucket.maxima.tokens);
-        for (f, values) in funcs.iter().enumerate() {
-            text += &format!("  @{}\n", module.funcs[f].name);
-            for (name, launches) in plan.launches[f].launches.iter().zip(values) {
-                for launch in launches {
-                    let (entry, [x, y, z]) = (&kernels.texts[launch.text].entry, launch.grid);
-                    text += &format!("    %{name:<12} {:>4} {entry:<24} {x} x {y} x {z}\n", launch.text);
-                }
-            }
-        }
     }
     text
 }

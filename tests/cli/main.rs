@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 #[path = "../common/mod.rs"]
 mod common;
+mod kernels;
 mod kv;
 mod lab;
 mod logits;
