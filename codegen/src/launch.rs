@@ -64,6 +64,12 @@ pub trait Text: fmt::Debug + Send + Sync {
     /// The kernel's name: the op, or the op and the part of it, in snake case.
     fn name(&self) -> &'static str;
 
+    /// Whether it holds so many sums that NVIDIA's compiler would rather spill some than let a
+    /// multiprocessor hold fewer threads; it is then told how few will do.
+    fn holds_many_sums(&self) -> bool {
+        false
+    }
+
     /// The kernel as cubecl sees it.
     #[cfg(feature = "gpu")]
     fn define(&self, at: &crate::emit::Build) -> cubecl::prelude::KernelDefinition;

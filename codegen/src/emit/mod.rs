@@ -62,6 +62,7 @@ pub fn emit(launch: &Launch, target: &Target) -> Result<KernelText, EmitError> {
     let entry = launch.text.name().to_string();
     let source = canonical::canonical(&kernel.source, &entry).map_err(error)?;
     let source = with_header(source, target.api);
+    let source = with_bounds(source, launch, target.api);
     let shared_bytes = if target.api == Api::Metal { 0 } else { shared };
     Ok(KernelText { source, entry, shared_bytes })
 }
@@ -72,6 +73,22 @@ fn with_header(source: String, api: Api) -> String {
     const HEADER: &str = "#include <cuda_fp16.h>\n";
     let missing = api == Api::Cuda && source.contains("__half") && !source.contains(HEADER);
     if missing { HEADER.to_string() + &source } else { source }
+}
+
+/// Threads that a multiprocessor of NVIDIA's is to hold where a thread holds many sums: 80 registers each.
+const THREADS_MIN: u32 = 768;
+
+/// The text with the least number of blocks that a multiprocessor should hold, where the compiler's own
+/// choice would spill registers.
+fn with_bounds(source: String, launch: &Launch, api: Api) -> String {
+    if api != Api::Cuda || !launch.text.holds_many_sums() {
+        return source;
+    }
+    let threads: u32 = launch.block.iter().product();
+    let blocks = (THREADS_MIN / threads).max(1);
+    let (plain, bounded) =
+        (format!("__launch_bounds__({threads})"), format!("__launch_bounds__({threads}, {blocks})"));
+    source.replacen(&plain, &bounded, 1)
 }
 
 fn compile(launch: &Launch, at: &Target) -> Result<ComputeKernel, String> {

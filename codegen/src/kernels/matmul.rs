@@ -173,6 +173,10 @@ impl Text for Spec {
         }
     }
 
+    fn holds_many_sums(&self) -> bool {
+        self.product.holds_many_sums()
+    }
+
     #[cfg(feature = "gpu")]
     fn define(&self, at: &emit::Build) -> KernelDefinition {
         let [b0, b1, b2, b3, b4, b5, b6] = emit::buffers();

@@ -113,6 +113,11 @@ impl Product {
         fits.then_some(Product { round: format, group, ..self })
     }
 
+    /// Whether a lane holds more than one sum.
+    pub(crate) fn holds_many_sums(&self) -> bool {
+        self.each * self.tokens > 1
+    }
+
     /// Threads of a block.
     pub(crate) fn threads(&self) -> u32 {
         self.lanes * self.subgroups

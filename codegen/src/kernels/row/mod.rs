@@ -149,6 +149,10 @@ impl Text for Row {
         }
     }
 
+    fn holds_many_sums(&self) -> bool {
+        self.pool.is_some()
+    }
+
     #[cfg(feature = "gpu")]
     fn define(&self, at: &emit::Build) -> KernelDefinition {
         let [b0, b1, b2, b3, b4, b5, b6, b7] = emit::buffers();
