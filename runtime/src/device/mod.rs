@@ -17,7 +17,7 @@ pub(crate) use backend::Backend;
 pub use backend::Choice;
 pub(crate) use body::DeviceBody;
 pub use find::{Found, Wanted, found, open};
-pub use rtc::{Compiled, compile_cuda, compile_hip};
+pub use rtc::{Compiled, compile_cuda, compile_hip, nvrtc_version};
 
 use crate::{Error, Result};
 use std::fmt;

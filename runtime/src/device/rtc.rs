@@ -21,12 +21,14 @@ functions! { Compiler:
     code = ["nvrtcGetCUBIN", "hiprtcGetCode"](Program, *mut c_char) -> c_int;
 }
 
+functions! { Version: version = ["nvrtcVersion"](*mut c_int, *mut c_int) -> c_int; }
+
 /// What a compiler made of a text.
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// The binary.
     pub binary: Vec<u8>,
-    /// What the compiler said.
+    /// What the compiler said; NVRTC tells registers and spilled bytes.
     pub log: String,
 }
 
@@ -46,16 +48,35 @@ pub fn compile_hip(source: &str, arch: &str) -> Result<Compiled> {
     hip(None, source, arch)
 }
 
+/// The version of NVRTC, `13.1`.
+///
+/// # Errors
+/// There is no NVRTC.
+pub fn nvrtc_version() -> Result<String> {
+    let library = nvrtc()?;
+    let found = Version::find(&library, 0)?;
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: places for two numbers.
+    match unsafe { (found.version)(&mut major, &mut minor) } {
+        0 => Ok(format!("{major}.{minor}")),
+        code => Err(Error::Device(format!("NVRTC: no version is told (code {code})"))),
+    }
+}
+
+fn nvrtc() -> Result<Library> {
+    library::open(
+        "NVRTC (part of the CUDA toolkit, and of the Python wheel nvidia-cuda-nvrtc)",
+        &nvrtc_names(),
+    )
+}
+
 /// As [`compile_cuda`], with the compiler in `emulator` if there is one.
 pub(super) fn cuda(emulator: Option<&Library>, source: &str, arch: &str) -> Result<Compiled> {
     let opened;
     let library = match emulator {
         Some(library) => library,
         None => {
-            opened = library::open(
-                "NVRTC (part of the CUDA toolkit, and of the Python wheel nvidia-cuda-nvrtc)",
-                &nvrtc_names(),
-            )?;
+            opened = nvrtc()?;
             &opened
         }
     };
@@ -63,6 +84,7 @@ pub(super) fn cuda(emulator: Option<&Library>, source: &str, arch: &str) -> Resu
     let mut options =
         vec![format!("--gpu-architecture={arch}"), "--std=c++17".to_string(), "-default-device".to_string()];
     if emulator.is_none() {
+        options.push("--ptxas-options=-v".to_string());
         options.extend(include_folders().iter().map(|p| format!("--include-path={}", p.display())));
     }
     compiler.run("NVRTC", source, &options)
