@@ -6,6 +6,9 @@
 //! `DS4_KERNEL=matmul` restricts the run to ops whose name starts so.
 mod inputs;
 mod run;
+#[path = "../common/tools.rs"]
+mod tools;
+mod traffic;
 
 use ds4_codegen::{Api, KERNELS, Target};
 use ds4_runtime::device::emulator::clang;
@@ -16,8 +19,7 @@ const TARGETS: [&str; 4] = ["cuda:sm_90", "hip:gfx1151", "hip:gfx942", "metal:ap
 
 fn check(api: Api, wave: Option<u32>) {
     if let Err(why) = clang() {
-        eprintln!("SKIPPED kernels on {api}: {why}");
-        return;
+        return tools::missing(&format!("kernels on {api}"), &why.to_string());
     }
     let wanted = std::env::var("DS4_KERNEL").unwrap_or_default();
     let targets = TARGETS.map(|name| Target::parse(name).unwrap());

@@ -11,6 +11,7 @@ use ds4_ir::{
 use ds4_runtime::device::emulator::{Emulator, Options, Order};
 use ds4_runtime::device::{self, Api, Code, Device, DeviceMemory, Launch, Place, Wanted};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -21,22 +22,25 @@ const BUCKETS: [u32; 5] = [1, 8, 32, 512, 2048];
 pub(crate) struct Bench {
     target: Target,
     device: Arc<dyn Device>,
-    controls: Emulator,
+    pub(crate) controls: Emulator,
     /// Kernels by text.
     loaded: Mutex<BTreeMap<String, device::Kernel>>,
 }
 
+/// Is told of a launch that has run.
+type Seen<'a> = dyn FnMut(&ds4_codegen::Launch, &[(usize, DeviceMemory)]) + 'a;
+
 /// A node with the operands of one step.
-struct Step<'a> {
-    func: &'a Func,
-    node: &'a Node,
+pub(crate) struct Step<'a> {
+    pub(crate) func: &'a Func,
+    pub(crate) node: &'a Node,
     out: Value,
-    bind: Bind,
+    pub(crate) bind: Bind,
     maxima: Maxima,
     /// Bytes of each value operand, by operand; states whole.
-    values: Vec<Option<Bytes>>,
+    pub(crate) values: Vec<Option<Bytes>>,
     /// Codes and scales per matrix, by operand.
-    weights: Vec<Option<Vec<(Bytes, Bytes)>>>,
+    pub(crate) weights: Vec<Option<Vec<(Bytes, Bytes)>>>,
 }
 
 /// Where the emulated drivers are built: once per machine, not once per test.
@@ -60,29 +64,11 @@ impl Bench {
     /// What differs by more than the kernel's tolerance, or what the device reports.
     pub(crate) fn case(&self, kernel: &Kernel, case: &Case, seed: u64) -> Result<f64, String> {
         let func = ds4_ir::parse_funcs(&case.func()).map_err(|e| e.to_string())?.remove(0);
-        let (out, node) = func.nodes().next().expect("a node");
         let mut random = Random::new(seed);
         let ctx = case.steps.iter().map(|s| s.end).max().expect("a step").max(64);
         let mut worst = 0.0f64;
         for range in case.steps {
-            let tokens = range.len();
-            let wanted = (tokens * 2 / 3).max(1);
-            let bind = Bind { start: range.start as usize, tokens, wanted };
-            let most = *BUCKETS.iter().find(|b| **b as usize >= tokens).expect("a bucket");
-            let maxima = Maxima { tokens: most, wanted: most, ctx };
-            let setting = Setting { func: &func, bind, step: range.clone() };
-            let (mut values, mut weights) = (Vec::new(), Vec::new());
-            for arg in &node.args {
-                values.push(match arg {
-                    Arg::Value(v) => Some(value(&setting, &mut random, &func, *v, ctx)),
-                    _ => None,
-                });
-                weights.push(match arg {
-                    Arg::Weight(w) => Some(setting.weight(&mut random, func.weight_type(*w))),
-                    _ => None,
-                });
-            }
-            let step = Step { func: &func, node, out, bind, maxima, values, weights };
+            let step = Step::new(&func, range.clone(), ctx, &mut random);
             let place = format!("step {range:?}");
             worst = worst.max(self.step(&step, kernel.tolerance).map_err(|e| format!("{place}: {e}"))?);
         }
@@ -94,7 +80,7 @@ impl Bench {
         let mut bits: Option<Bytes> = None;
         for order in [Order::Normal, Order::Reversed, Order::Random(step.bind.start as u64)] {
             self.controls.configure(Options { order, ..Options::default() });
-            let got = self.run(step);
+            let got = self.run(step, &mut |_, _| ());
             self.controls.configure(Options::default());
             let got = got?;
             if bits.get_or_insert_with(|| got.clone()) != &got {
@@ -104,8 +90,9 @@ impl Bench {
         step.compare(&expected, &bits.expect("it ran"), tolerance)
     }
 
-    /// The bytes of the result's whole memory.
-    fn run(&self, step: &Step<'_>) -> Result<Bytes, String> {
+    /// The bytes of the result's whole memory. After each launch `seen` is given it and the memory of
+    /// those of its bindings, by their place, that it reads only.
+    pub(crate) fn run(&self, step: &Step<'_>, seen: &mut Seen<'_>) -> Result<Bytes, String> {
         let args = args_of(step.func, step.out);
         let site = Site { op: step.node.op, args: &args, ty: step.func.ty(step.out) };
         let list = launches(&site, &step.maxima, &self.target);
@@ -128,9 +115,9 @@ impl Bench {
             let threads = launch.block.iter().product();
             let kernel = self.load(&text_of, threads)?;
             // Every buffer lives until the launch is done.
-            let mut held: Vec<DeviceMemory> = Vec::new();
+            let mut held: Vec<(usize, DeviceMemory)> = Vec::new();
             let mut arguments: Vec<Place> = Vec::new();
-            for binding in &launch.bindings {
+            for (place, binding) in launch.bindings.iter().enumerate() {
                 let bytes = match binding {
                     Binding::Out => {
                         arguments.push(result.place(0));
@@ -149,12 +136,13 @@ impl Bench {
                     }
                 };
                 let whole = if let Binding::Value(i) = binding { step.value_bytes(*i) } else { 0 };
-                held.push(upload(&format!("{binding:?}"), &bytes, whole)?);
-                arguments.push(held.last().expect("just pushed").place(0));
+                held.push((place, upload(&format!("{binding:?}"), &bytes, whole)?));
+                arguments.push(held.last().expect("just pushed").1.place(0));
             }
             let (grid, block, shared_bytes) = (launch.grid, launch.block, text_of.shared_bytes);
-            let launch = Launch { kernel, grid, block, shared_bytes, arguments };
-            device::record(&self.device, vec![launch]).and_then(|list| list.run()).map_err(text)?;
+            let run = Launch { kernel, grid, block, shared_bytes, arguments };
+            device::record(&self.device, vec![run]).and_then(|list| list.run()).map_err(text)?;
+            seen(launch, &held);
         }
         let mut bytes = vec![0; usize::try_from(result.bytes()).expect("small")];
         result.download(0, &mut bytes).map_err(text)?;
@@ -240,6 +228,31 @@ impl Elements {
                 out
             }
         }
+    }
+}
+
+impl<'a> Step<'a> {
+    /// The only node of `func` with random operands for the positions `range`.
+    pub(crate) fn new(func: &'a Func, range: Range<u32>, ctx: u32, random: &mut Random) -> Step<'a> {
+        let (out, node) = func.nodes().next().expect("a node");
+        let tokens = range.len();
+        let wanted = (tokens * 2 / 3).max(1);
+        let bind = Bind { start: range.start as usize, tokens, wanted };
+        let most = *BUCKETS.iter().find(|b| **b as usize >= tokens).expect("a bucket");
+        let maxima = Maxima { tokens: most, wanted: most, ctx };
+        let setting = Setting { func, bind, step: range };
+        let (mut values, mut weights) = (Vec::new(), Vec::new());
+        for arg in &node.args {
+            values.push(match arg {
+                Arg::Value(v) => Some(value(&setting, random, func, *v, ctx)),
+                _ => None,
+            });
+            weights.push(match arg {
+                Arg::Weight(w) => Some(setting.weight(random, func.weight_type(*w))),
+                _ => None,
+            });
+        }
+        Step { func, node, out, bind, maxima, values, weights }
     }
 }
 
