@@ -2,8 +2,9 @@
 use crate::{layouts, tuning};
 use anyhow::Result;
 use clap::Args;
-use ds4_ir::Module;
-use ds4_ir::plan::{Plan, state_bytes};
+use ds4_ir::cost::{Cost, Site, args_of};
+use ds4_ir::plan::{Maxima, Plan, state_bytes};
+use ds4_ir::{Func, Module};
 use ds4_runtime::Artifact;
 use ds4_runtime::artifact::Kernels;
 use std::collections::BTreeMap;
@@ -76,7 +77,7 @@ fn describe(artifact: &Artifact) -> String {
     text
 }
 
-/// What a device launches: the texts with their resources, and a decode step's launches per function.
+/// What a device launches: the texts with their resources, and per bucket and function the launches.
 fn describe_kernels(module: &Module, plan: &Plan, kernels: &Kernels) -> String {
     let binaries = kernels.texts.iter().filter(|t| !t.binary.is_empty()).count();
     let count = kernels.texts.len();
@@ -89,16 +90,29 @@ fn describe_kernels(module: &Module, plan: &Plan, kernels: &Kernels) -> String {
             &format!("  {i:>4} {:<24} {threads:>5} {:>7} {source:>7} {binary:>7}\n", t.entry, t.shared_bytes);
     }
     for (bucket, funcs) in plan.buckets.iter().zip(&kernels.launches) {
-        text += &format!("\nlaunches of steps of up to {} tokens: value, text, grid\n", bucket.maxima.tokens);
+        let tokens = bucket.maxima.tokens;
+        text +=
+            &format!("\nlaunches of steps of up to {tokens} tokens: value, kB moved, kFLOP; text, grid\n");
         for (f, values) in funcs.iter().enumerate() {
-            text += &format!("  @{}\n", module.funcs[f].name);
+            let func = &module.funcs[f];
+            text += &format!("  @{}\n", func.name);
             for (name, launches) in plan.launches[f].launches.iter().zip(values) {
+                let cost = cost_of(func, name, &bucket.maxima);
+                let (moved, computed) = (cost.bytes() as f64 / 1e3, (cost.flops + cost.int_ops) as f64 / 1e3);
+                text += &format!("    %{name:<20} {moved:>12.1} {computed:>12.1}\n");
                 for launch in launches {
                     let (entry, [x, y, z]) = (&kernels.texts[launch.text].entry, launch.grid);
-                    text += &format!("    %{name:<12} {:>4} {entry:<24} {x} x {y} x {z}\n", launch.text);
+                    text += &format!("      {:>4} {entry:<24} {x} x {y} x {z}\n", launch.text);
                 }
             }
         }
     }
     text
+}
+
+/// What the launches of a value move and compute together, at most.
+fn cost_of(func: &Func, name: &str, maxima: &Maxima) -> Cost {
+    let v = func.find(name).expect("the plan was checked");
+    let op = func.node(v).expect("the plan was checked").op;
+    Site { op, args: &args_of(func, v), ty: func.ty(v) }.cost(maxima)
 }
