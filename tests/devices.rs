@@ -1,6 +1,9 @@
 //! Whole models on every kind of device: the fixtures, compiled for it, run by the shipping launcher on
 //! the emulated driver.
 mod common;
+#[allow(dead_code, reason = "the tests of the programs use all of it")]
+#[path = "cli/lab.rs"]
+mod lab;
 
 use common::{Expected, FAST_TOLERANCE, Judge, distance, fixture, interpret, logits_of, worst};
 use ds4::compile::{Request, compile};
@@ -203,4 +206,31 @@ fn an_artifact_with_kernels_reads_back() {
     let read = Artifact::read(&path).unwrap();
     assert_eq!(read.kernels, made.kernels);
     assert!(made.kernels.is_some_and(|k| !k.texts.is_empty()));
+}
+
+#[test]
+fn the_programs_compile_for_a_device_and_tell_what_it_launches_and_how_fast() {
+    if !has_clang("the_programs_compile_for_a_device_and_tell_what_it_launches_and_how_fast") {
+        return;
+    }
+    let lab = lab::Lab::new();
+    let (model, made) = (fixture(FIXTURES[0]), lab.path("model.ds4"));
+    let compile = ["compile", lab::text(&model), "-o", lab::text(&made), "--ctx", "64", "--target", "metal"];
+    lab.ds4c(&compile).good();
+    let told = lab.ds4c(&["inspect", lab::text(&made)]).good();
+    assert!(told.contains("target    metal:apple7 ("), "{told}");
+    assert!(told.contains("launches of steps of up to 8 tokens"), "{told}");
+    let line =
+        told.lines().find(|l| l.contains("moe_up") && l.contains(" x 1")).expect("a launch of a kernel");
+    assert!(line.split_whitespace().count() == 7, "text, kernel, grid: {line}");
+    let bench =
+        ["bench", lab::text(&made), "--device", "emulate", "--prefill", "3", "--decode", "1", "--ctx"];
+    let answer = lab.ds4(&[&bench[..], &["9", "--json"]].concat());
+    let found: serde_json::Value =
+        serde_json::from_str(&answer.out).unwrap_or_else(|e| panic!("{e}: {answer:?}"));
+    assert!(answer.err.contains("running on "), "{answer:?}");
+    assert!(found["prefill"][0]["tok_s"].as_f64().unwrap() > 0.0, "{found}");
+    assert!(found["decode"][0]["tok_s"].as_f64().unwrap() > 0.0, "{found}");
+    // The raw read is of the processor's memory: of a device it says nothing.
+    assert!(found["read_gbs"].is_null() && found["decode"][0]["limit_share"].is_null(), "{found}");
 }
