@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// What an error that ends the work is about, and the way around it.
+const KEPT: &str = "kept sessions (--no-kv keeps none)";
+
 /// Where sessions are kept.
 #[derive(Args, Clone, Debug)]
 pub struct KvArgs {
@@ -51,6 +54,11 @@ pub fn folder(given: Option<&Path>) -> Result<PathBuf> {
     })
 }
 
+/// Whether sessions have been kept in a folder.
+pub fn is_store(folder: &Path) -> bool {
+    folder.join("lock").is_file()
+}
+
 /// Opens the store in a folder.
 ///
 /// # Errors
@@ -88,8 +96,9 @@ impl Keeper {
             return Ok(None);
         }
         let options = Options { budget: args.kv_budget, ..Options::default() };
-        let store = Arc::new(open_store(&folder(args.kv.as_deref())?, options)?);
-        let writer = Writer::start(Arc::clone(&store)).context("store")?;
+        let folder = folder(args.kv.as_deref())?;
+        let store = Arc::new(open_store(&folder, options).context(KEPT)?);
+        let writer = Writer::start(Arc::clone(&store)).context(KEPT)?;
         Ok(Some(Keeper { store, writer, journal: None, is_temporary }))
     }
 
@@ -116,7 +125,8 @@ impl Keeper {
             }
             None => {
                 let name = fresh_name();
-                self.journal = Some(self.store.create_session(&session.layout(), &name, tokens)?);
+                let journal = self.store.create_session(&session.layout(), &name, tokens).context(KEPT)?;
+                self.journal = Some(journal);
             }
         }
         Ok(())

@@ -1,8 +1,11 @@
 //! Sessions and the store: restoring equals recomputing, bit for bit.
 mod common;
 
-use common::{Expected, engine, fixture};
-use ds4_ir::Class;
+use common::{Expected, artifact, engine, fixture};
+use ds4::compile::{Request, compile};
+use ds4::target::CompileTarget;
+use ds4_ir::module::Decl;
+use ds4_ir::{Class, Scalar, TensorType};
 use ds4_runtime::store::{Options, RealDisk, Reason, Store};
 use ds4_runtime::{Engine, Error, Session, Want};
 use std::path::Path;
@@ -41,13 +44,21 @@ fn restoring_equals_recomputing_at_every_kind_of_boundary() {
         let folder = tempfile::tempdir().unwrap();
         let engine = engine(&fixture(name), class, 2);
         let ids = Expected::read(&fixture(name).join("expected.safetensors")).ids("input_ids");
+        let ids: Vec<u32> = ids.iter().copied().cycle().take(600).collect();
         // The bits of the uninterrupted session.
         let whole = advance(&mut engine.session().unwrap(), &ids, 512);
         let vocab = engine.module().vocab as usize;
-        // One token; inside a ratio-4 block; around a window and a ratio-128 block; a second one.
-        for cut in [1, 2, 3, 4, 5, 31, 32, 33, 127, 128, 129, 130, 131, 132, 200, 255, 256] {
+        let mut saved = engine.session().unwrap();
+        // One token; inside a ratio-4 block; around a window and a ratio-128 block; a second one; around a
+        // step of the prompt.
+        for cut in
+            [1, 2, 3, 4, 5, 31, 32, 33, 127, 128, 129, 130, 131, 132, 200, 255, 256, 511, 512, 513, 567]
+        {
             let store = open(folder.path());
-            let logits = save(&engine, &store, &ids[..cut]);
+            let at = usize::try_from(saved.position()).unwrap();
+            let none = AtomicBool::new(false);
+            let logits = saved.advance(&ids[at..cut], Want::Last, 512, &none, &mut |_| ()).unwrap();
+            store.commit(&saved.capture(&store, &ids[..cut], &logits, 0.01).unwrap().unwrap()).unwrap();
             let mut session = engine.session().unwrap();
             // What the session held before must not matter.
             advance(&mut session, &ids[40..100], 7);
@@ -60,7 +71,7 @@ fn restoring_equals_recomputing_at_every_kind_of_boundary() {
         }
         // A longer request finds the longest of all these.
         let restored = engine.session().unwrap().restore(&open(folder.path()), &ids);
-        assert_eq!(restored.tokens, 256, "{name}");
+        assert_eq!(restored.tokens, 567, "{name}");
     }
 }
 
@@ -82,16 +93,39 @@ fn a_restored_session_refuses_a_rewind_that_it_cannot_do() {
 }
 
 #[test]
-fn another_class_or_context_length_finds_only_its_own() {
+fn another_model_class_or_parameter_finds_only_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let ids: Vec<u32> = (0..40).collect();
     let store = open(folder.path());
     save(&engine(&fixture("flash-bf16"), Class::Fast, 1), &store, &ids);
-    let restored =
-        engine(&fixture("flash-bf16"), Class::Official, 1).session().unwrap().restore(&store, &ids);
-    assert_eq!((restored.tokens, restored.reason), (0, Reason::OtherIdentity));
-    let restored = engine(&fixture("flash-bf16"), Class::Fast, 1).session().unwrap().restore(&store, &ids);
-    assert_eq!(restored.tokens, 40);
+    let others = [("flash-bf16", Class::Official), ("flash-bf16", Class::Exact), ("pro-mixed", Class::Fast)];
+    for (name, class) in others {
+        let restored = engine(&fixture(name), class, 1).session().unwrap().restore(&store, &ids);
+        assert_eq!((restored.tokens, restored.reason), (0, Reason::OtherIdentity), "{name} {class}");
+    }
+
+    // A parameter of the model, and each value of it.
+    let mut artifact = artifact(&fixture("flash-bf16"), Class::Fast);
+    let ty = TensorType::fixed(Scalar::F32, &[2]);
+    artifact.module.params.push(Decl { name: "steer".into(), ty });
+    let engine = Engine::new(artifact, &std::env::temp_dir(), 1).unwrap();
+    let restore = |value: [f32; 2]| {
+        let mut session = engine.session().unwrap();
+        session.set_param("steer", &value).unwrap();
+        session.restore(&store, &ids)
+    };
+    assert_eq!(restore([0.0, 0.0]).reason, Reason::OtherIdentity);
+    save(&engine, &store, &ids); // Parameters are zero at first.
+    assert_eq!(restore([0.0, 0.0]).tokens, 40);
+    assert_eq!(restore([0.0, 1.0]).reason, Reason::OtherIdentity);
+    // And the first is there as it was, with as many threads as you like and a context of any length.
+    let mut request = Request { class: Class::Fast, ctx: Some(256), target: CompileTarget::Cpu };
+    for ctx in [256, 2048] {
+        request.ctx = Some(ctx);
+        let artifact = compile(&fixture("flash-bf16"), &std::env::temp_dir(), request).unwrap();
+        let engine = Engine::new(artifact, &std::env::temp_dir(), 2).unwrap();
+        assert_eq!(engine.session().unwrap().restore(&store, &ids).tokens, 40, "{ctx}");
+    }
 }
 
 #[test]

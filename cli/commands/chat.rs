@@ -130,6 +130,9 @@ impl Chat<'_> {
             "/read" => return Ok(Line::Say(read(rest)?)),
             "/save" => self.save()?,
             "/list" => self.list()?,
+            "/switch" if rest.is_empty() => {
+                bail!("/switch: expected the name of a conversation; /list shows them")
+            }
             "/switch" => self.switch(rest)?,
             "/fork" => self.fork(rest)?,
             "/rewind" => self.rewind(rest)?,
@@ -240,6 +243,9 @@ impl Chat<'_> {
             };
             lines.push((made, format!("{mark} {name}  {about}")));
         }
+        if lines.is_empty() {
+            eprintln!("no conversation is kept yet");
+        }
         lines.sort();
         lines.iter().for_each(|(_, line)| eprintln!("{line}"));
         Ok(())
@@ -257,7 +263,7 @@ impl Chat<'_> {
         self.keeper()?.switch(journal);
         self.timeline.bring_back(&tokens);
         let n = self.conversation.messages.iter().filter(|m| m.role == Role::User).count();
-        eprintln!("{name}: {n} questions, {} tokens", tokens.len());
+        eprintln!("{name}: {}, {} tokens", questions(n), tokens.len());
         Ok(())
     }
 
@@ -280,11 +286,11 @@ impl Chat<'_> {
     }
 
     fn rewind(&mut self, n: &str) -> Result<()> {
-        let n: usize = if n.is_empty() { 1 } else { n.parse().context("/rewind: expected a number")? };
+        let n: usize = if n.is_empty() { 1 } else { number(n)? };
         let messages = &mut self.conversation.messages;
         let asked: Vec<usize> = (0..messages.len()).filter(|i| messages[*i].role == Role::User).collect();
         if n > asked.len() {
-            bail!("/rewind: expected at most {} questions, got {n}", asked.len());
+            bail!("/rewind: expected at most {}, got {n}", questions(asked.len()));
         }
         if n > 0 {
             messages.truncate(asked[asked.len() - n]);
@@ -293,7 +299,7 @@ impl Chat<'_> {
         if let (Some(kept), Some(keeper)) = (kept, &mut self.timeline.keeper) {
             keeper.rewind(kept)?;
         }
-        eprintln!("{} questions are left", asked.len() - n);
+        eprintln!("left: {}", questions(asked.len() - n));
         Ok(())
     }
 
@@ -335,6 +341,14 @@ fn about(tokenizer: &Tokenizer, tokens: &[u32], options: Options) -> String {
     let line = question.lines().next().unwrap_or_default();
     let short: String = line.chars().take(ABOUT).collect();
     format!("{} tokens  {short}{}", tokens.len(), if short.len() < question.len() { "..." } else { "" })
+}
+
+fn questions(n: usize) -> String {
+    if n == 1 { "1 question".to_string() } else { format!("{n} questions") }
+}
+
+fn number(text: &str) -> Result<usize> {
+    text.parse().ok().with_context(|| format!("/rewind: expected a number, got {text}"))
 }
 
 fn read(path: &str) -> Result<String> {

@@ -1,5 +1,5 @@
 //! `ds4 kv`: a look into a folder of kept sessions.
-use crate::keep::{folder, open_store, size, warn};
+use crate::keep::{folder, is_store, open_store, size, warn};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use ds4_runtime::store::{Key, Options, RealDisk, Store};
@@ -67,37 +67,49 @@ enum Action {
 /// A folder that cannot be used, a key that is not there, entries that are not whole.
 pub fn kv(args: &KvCommand) -> Result<()> {
     match &args.action {
-        Action::Ls { dir } => ls(&store(dir)?),
-        Action::Show { key, dir } => show(&store(dir)?, key),
-        Action::Verify { dir } => verify(&existing(dir)?),
-        Action::Gc { dir, budget } => {
-            let store = store(dir)?;
-            let freed = store.gc(budget.unwrap_or(u64::MAX))?;
-            writeln!(stdout(), "{freed} bytes freed, {} in use", store.bytes())?;
-            warn(&store);
-            Ok(())
+        Action::Ls { dir } => if_kept(dir, |folder| ls(&open(folder)?)),
+        Action::Verify { dir } => if_kept(dir, verify),
+        Action::Gc { dir, budget } => if_kept(dir, |folder| gc(&open(folder)?, *budget)),
+        Action::Show { key, dir } => show(&open(&existing(dir)?)?, key),
+        Action::Export { key, output, dir } => export(&open(&existing(dir)?)?, key, output),
+        Action::Import { file, dir } => {
+            Ok(writeln!(stdout(), "{}", open(&folder(dir.as_deref())?)?.import(file)?)?)
         }
-        Action::Export { key, output, dir } => {
-            let store = store(dir)?;
-            let bytes = store.export(&store.lookup(key)?, output)?;
-            writeln!(stdout(), "{}: {bytes} bytes", output.display())?;
-            Ok(())
-        }
-        Action::Import { file, dir } => Ok(writeln!(stdout(), "{}", store(dir)?.import(file)?)?),
     }
 }
 
-/// Opens a folder that is there already: looking at one must not make it.
-fn store(dir: &Option<PathBuf>) -> Result<Store> {
-    open_store(&existing(dir)?, Options::default())
+fn open(folder: &Path) -> Result<Store> {
+    open_store(folder, Options::default())
 }
 
+/// Works on a folder; the default one need not be there yet.
+fn if_kept(dir: &Option<PathBuf>, work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let default = folder(None).ok().filter(|folder| dir.is_none() && !is_store(folder));
+    match default {
+        Some(folder) => Ok(writeln!(stdout(), "nothing is kept in {}", folder.display())?),
+        None => work(&existing(dir)?),
+    }
+}
+
+/// A folder that is a store already: looking at another must not make it one.
 fn existing(dir: &Option<PathBuf>) -> Result<PathBuf> {
     let folder = folder(dir.as_deref())?;
-    if !folder.is_dir() && dir.is_some() {
+    if !is_store(&folder) {
         bail!("{}: expected a folder of kept sessions, got none", folder.display());
     }
     Ok(folder)
+}
+
+fn gc(store: &Store, budget: Option<u64>) -> Result<()> {
+    let freed = store.gc(budget.unwrap_or(u64::MAX))?;
+    writeln!(stdout(), "{freed} bytes freed, {} in use", store.bytes())?;
+    warn(store);
+    Ok(())
+}
+
+fn export(store: &Store, key: &str, output: &Path) -> Result<()> {
+    let bytes = store.export(&store.lookup(key)?, output)?;
+    Ok(writeln!(stdout(), "{}: {bytes} bytes", output.display())?)
 }
 
 fn ls(store: &Store) -> Result<()> {
@@ -106,10 +118,10 @@ fn ls(store: &Store) -> Result<()> {
     writeln!(out, "{} bytes in {}", store.bytes(), store.folder().display())?;
     for node in nodes.iter().filter(|n| n.edge > 0) {
         let used = UNIX_EPOCH + Duration::from_millis(node.used);
-        let age = SystemTime::now().duration_since(used).unwrap_or_default().as_secs();
+        let age = age(SystemTime::now().duration_since(used).unwrap_or_default().as_secs());
         writeln!(
             out,
-            "{}  {:>8} tokens  {:>12} bytes  used {age} s ago",
+            "{}  {:>8} tokens  {:>12} bytes  used {age} ago",
             short(&node.key),
             node.end,
             node.rows + node.edge
@@ -126,6 +138,15 @@ fn ls(store: &Store) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 fn short(key: &Key) -> String {

@@ -10,7 +10,7 @@ use ds4_ir::{Scalar, StateKind, StateType};
 use ds4_runtime::store::{Boundary, Disk, DiskFile, How, Layout, Lock, Options, RealDisk, Store};
 use flash::{LOGITS, Rows, median, noise, seconds};
 use std::io::Result;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Length of the session.
@@ -160,7 +160,7 @@ fn rates(folder: &Path) {
     let mut rows = Rows::new(&schema, TOKENS as u64);
     let logits = vec![0.5; LOGITS];
     let data = noise(8 << 20);
-    let [mut save, mut whole, mut warm, mut grown] = std::array::from_fn(|_| Pairs::default());
+    let [mut save, mut whole, mut warm, mut grown, mut pieces] = std::array::from_fn(|_| Pairs::default());
     let (mut bytes, mut bytes_grown) = (0, 0);
     for round in 0..ROUNDS {
         let tokens = tokens(round);
@@ -196,6 +196,7 @@ fn rates(folder: &Path) {
             store.commit(&capture).unwrap();
         }
         let nodes = store.list().unwrap();
+        let last = nodes.iter().find(|n| n.end == TOKENS as u64).expect("saved last").key;
         bytes_grown = nodes.iter().map(|n| n.rows + if n.end == TOKENS as u64 { n.edge } else { 0 }).sum();
         let mut restore = |store: &Store| {
             let (time, restored) = seconds(|| store.restore(&layout, &tokens, &mut rows));
@@ -207,6 +208,10 @@ fn rates(folder: &Path) {
             restore(&store)
         };
         grown.repeat(|| read_plain(&plain, bytes_grown, true), &mut cold);
+        let used = nodes.iter().map(|n| (n.key, "rows")).chain([(last, "edge")]);
+        let files: Vec<PathBuf> =
+            used.map(|(key, kind)| at.join("nodes").join(format!("{key}.{kind}"))).collect();
+        pieces.repeat(|| files.iter().map(|f| read_plain(f, u64::MAX, true)).sum(), &mut cold);
         drop(store);
         std::fs::remove_dir_all(&at).unwrap();
         std::fs::remove_file(&plain).unwrap();
@@ -215,6 +220,7 @@ fn rates(folder: &Path) {
     save.tell("save", bytes);
     whole.tell("restore", bytes);
     grown.tell(&format!("restore of {} pieces", TOKENS / STEP), bytes_grown);
+    pieces.tell("  beside plain reading of the same files", bytes_grown);
     warm.tell("restore from memory", bytes);
 }
 
@@ -236,7 +242,7 @@ fn write_plain(path: &Path, data: &[u8], bytes: u64) -> f64 {
     .0
 }
 
-/// Seconds to read `bytes` bytes of a file; `cold`: from the disk.
+/// Seconds to read a file, at most `bytes` bytes of it; `cold`: from the disk.
 fn read_plain(path: &Path, bytes: u64, cold: bool) -> f64 {
     if cold {
         evict_cache(path);
@@ -247,8 +253,10 @@ fn read_plain(path: &Path, bytes: u64, cold: bool) -> f64 {
         let mut at = 0;
         while at < bytes {
             let n = (bytes - at).min(block.len() as u64) as usize;
-            assert!(file.read_at(&mut block[..n], at).unwrap() > 0 || at > 0);
-            at += n as u64;
+            match file.read_at(&mut block[..n], at).unwrap() {
+                0 => break,
+                n => at += n as u64,
+            }
         }
     })
     .0
@@ -316,7 +324,7 @@ fn look_ups(folder: &Path) {
         // Of a new process: the folder is compared with the index.
         let fresh = |i: usize| {
             let store = open(Unsynced, &folder);
-            seconds(|| save(&store, &rows, &[i as u32 + 80_000_000; 40])).0
+            seconds(|| save(&store, &rows, &[i as u32 + 80_000_000 + to; 40])).0
         };
         let first = median((0..ROUNDS).map(fresh).collect());
         println!(

@@ -116,7 +116,9 @@ fn random_histories() {
                 _ => {
                     let mut tokens = sessions[which].tokens.clone();
                     tokens.extend(0..rng.below(3) as u32);
+                    let found = store.find(&layout(), &tokens);
                     let (_, restored) = Session::resume(store, &tokens);
+                    assert_eq!(found, restored.tokens, "seed {seed}: what another process did is seen");
                     let fits = |s: &&Vec<u32>| tokens.starts_with(s);
                     let longest = saved.iter().filter(fits).map(Vec::len).max().unwrap_or(0) as u64;
                     assert!(restored.tokens <= longest, "seed {seed}: {restored}");

@@ -2,8 +2,10 @@
 #![cfg(unix)]
 mod store_support;
 
-use ds4_runtime::store::{Boundary, Options, RealDisk, Reason, Store, StoreError, Ticket, Writer};
-use std::io::{BufRead, BufReader, Write};
+use ds4_runtime::store::{
+    Boundary, Disk, DiskFile, How, Lock, Options, RealDisk, Reason, Store, StoreError, Ticket, Writer,
+};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -197,6 +199,49 @@ fn a_folder_that_others_can_write_is_refused() {
         std::fs::set_permissions(&part, PermissionsExt::from_mode(0o700)).unwrap();
     }
     open().unwrap();
+}
+
+/// Refuses whatever would write, as a medium that is read-only does.
+struct ReadOnly;
+
+impl Disk for ReadOnly {
+    fn open(&self, path: &Path, how: How) -> std::io::Result<Box<dyn DiskFile>> {
+        if how == How::Read { RealDisk.open(path, how) } else { Err(ErrorKind::ReadOnlyFilesystem.into()) }
+    }
+    fn rename(&self, _: &Path, _: &Path) -> std::io::Result<()> {
+        Err(ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn remove(&self, _: &Path) -> std::io::Result<()> {
+        Err(ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn names(&self, folder: &Path) -> std::io::Result<Vec<String>> {
+        RealDisk.names(folder)
+    }
+    fn private_dir(&self, folder: &Path) -> std::io::Result<Result<(), String>> {
+        RealDisk.private_dir(folder)
+    }
+    fn sync_dir(&self, _: &Path) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn try_lock(&self, _: &Path) -> std::io::Result<Option<Lock>> {
+        Err(ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn now(&self) -> u64 {
+        RealDisk.now()
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_written_restores_and_refuses_saves() {
+    let folder = Folder::new("read-only");
+    let tokens = text(47, 260);
+    Session::of(&tokens[..200]).save(&open(&folder.0, u64::MAX / 2)).unwrap();
+    let store = Store::open(Arc::new(ReadOnly), &folder.0, Options::default()).unwrap();
+    assert_eq!(Session::restore(&store, &tokens).1.tokens, 200);
+    assert!(store.verify().unwrap().problems.is_empty());
+    assert!(matches!(Session::of(&tokens).save(&store), Err(StoreError::Io { .. })));
+    assert!(matches!(store.create_session(&layout(), "chat", &[]), Err(StoreError::Io { .. })));
+    assert_eq!(Session::restore(&store, &tokens).1.tokens, 200);
 }
 
 #[test]

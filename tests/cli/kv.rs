@@ -75,11 +75,11 @@ fn a_conversation_is_listed_switched_to_forked_and_taken_back() {
     // The one it was copied from is as it was; one question can be taken back, for good.
     let third = chat(&lab, &[&format!("/switch {name}"), "/rewind", "/quit"]);
     assert!(third.err.contains(&format!("{name}: 2 questions, {tokens} tokens")), "{third:?}");
-    assert!(third.err.contains("1 questions are left"), "{third:?}");
+    assert!(third.err.contains("left: 1 question"), "{third:?}");
     let fourth = chat(&lab, &["/switch copy", "/switch no-such", &format!("/switch {name}"), ABEL]);
     assert!(fourth.err.contains("copy: 3 questions"), "{fourth:?}");
     assert!(fourth.err.contains("error: session no-such: not in the store"), "{fourth:?}");
-    assert!(fourth.err.contains(&format!("{name}: 1 questions, ")), "{fourth:?}");
+    assert!(fourth.err.contains(&format!("{name}: 1 question, ")), "{fourth:?}");
     // The boundary behind the first answer was kept: nothing is computed from the beginning.
     let back = restored(&fourth).pop().unwrap();
     assert!(back.0 == back.1 && back.0 < tokens, "{fourth:?}");
@@ -121,8 +121,6 @@ fn kv_looks_after_a_folder() {
     assert!(lab.ds4(&["kv", "verify", "kept"]).good().contains("entries whole"));
 
     // A state goes elsewhere in one file and serves there.
-    std::fs::create_dir(lab.path("other")).unwrap();
-    private(&lab, "other", 0o700);
     lab.ds4(&["kv", "export", &key, "-o", "bundle", "kept"]).good();
     lab.ds4(&["kv", "import", "bundle", "other"]).good();
     assert!(lab.ds4(&["kv", "verify", "other"]).good().contains("entries whole"));
@@ -155,6 +153,32 @@ fn kv_looks_after_a_folder() {
     lab.ds4(&["kv", "gc", "kept", "--budget", "many"]).is_usage("expected bytes as in 4096, 500M or 32G");
     lab.ds4(&["kv", "ls", "no-such"]).fails(&["no-such", "expected a folder of kept sessions"]);
     lab.ds4(&["kv", "show", "ffff", "kept"]).fails(&["ffff", "not in the store"]);
+}
+
+#[test]
+fn a_folder_of_other_files_is_left_alone() {
+    let lab = Lab::new();
+    std::fs::create_dir(lab.path("work")).unwrap();
+    lab.write("work/draft.tmp", "dear diary");
+    private(&lab, "work", 0o700);
+    for action in ["ls", "verify", "gc"] {
+        lab.ds4(&["kv", action, "work"]).fails(&["work", "expected a folder of kept sessions, got none"]);
+        // There may be no default folder yet.
+        let none = lab.ds4(&["kv", action]).good();
+        assert!(none.starts_with("nothing is kept in "), "{none}");
+    }
+    let run = lab.ds4(&["run", "--temp", "0", "-p", ARK, "--kv", "work"]);
+    run.fails(&["work", "expected an empty folder or one of kept sessions, got one that holds draft.tmp"]);
+    let run = lab.ds4(&["run", "--temp", "0", "-p", ARK, "--kv", "work/draft.tmp"]);
+    run.fails(&["draft.tmp", "expected a folder that only its owner can write, got a file"]);
+    let names: Vec<_> =
+        std::fs::read_dir(lab.path("work")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["draft.tmp"]);
+    // What others put beside the store's own files stays, too.
+    lab.ds4(&["run", "--temp", "0", "-p", ARK, "--kv", "kept"]).good();
+    lab.write("kept/draft.tmp", "dear diary");
+    lab.ds4(&["kv", "gc", "kept"]).good();
+    assert!(lab.path("kept/draft.tmp").is_file());
 }
 
 #[cfg(unix)]

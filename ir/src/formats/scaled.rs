@@ -50,6 +50,7 @@ impl Rounding {
 ///
 /// # Panics
 /// If a length does not fit `out`.
+#[inline]
 pub fn decode_fp8_row<F: Real>(codes: &[u8], scales: &[u8], out: &mut [F]) {
     assert_eq!(codes.len(), out.len(), "fp8: codes and columns");
     assert_eq!(scales.len(), out.len().div_ceil(FP8_BLOCK), "fp8: scales of {} columns", out.len());

@@ -109,8 +109,10 @@ impl Disk for RealDisk {
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(folder)?;
-        privacy(folder)
+        match builder.create(folder) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(Err("a file".to_string())),
+            made => made.and_then(|()| privacy(folder)),
+        }
     }
 
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {

@@ -29,6 +29,14 @@ pub enum StoreError {
         /// Its mode or owner.
         got: String,
     },
+    /// Files of somebody else would be taken for ours.
+    #[error("{folder}: expected an empty folder or one of kept sessions, got one that holds {got}")]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
+        /// A file in it.
+        got: String,
+    },
     /// Another process holds the lock for too long.
     #[error("{file}: locked by another process")]
     Busy {

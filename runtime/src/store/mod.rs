@@ -51,6 +51,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+/// The file that makes a folder a store; who has it locked is the only writer.
+const LOCK: &str = "lock";
+/// What lies in a store's folder.
+const PARTS: [&str; 6] = [LOCK, "index", "index.tmp", "nodes", "sessions", "quarantine"];
+
 /// What the owner of a store decides.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -84,16 +89,27 @@ pub struct Store {
 impl Store {
     /// Opens the store in `folder`, making it if it is absent.
     ///
-    /// Refuses a folder that others can write. A damaged index is put aside and rebuilt from the
-    /// headers of the files, with a warning.
+    /// Refuses a folder that others can write, and one that holds files and is no store. A damaged index
+    /// is put aside and rebuilt from the headers of the files, with a warning.
     pub fn open(disk: Arc<dyn Disk>, folder: &Path, options: Options) -> Result<Store, StoreError> {
-        for part in ["", "nodes", "sessions", "quarantine"] {
-            let folder = folder.join(part);
-            let found = disk.private_dir(&folder).at(&folder)?;
-            found.map_err(|got| StoreError::NotPrivate { folder, got })?;
+        let private = |folder: &Path| {
+            let found = disk.private_dir(folder).at(folder)?;
+            found.map_err(|got| StoreError::NotPrivate { folder: folder.to_path_buf(), got })
+        };
+        private(folder)?;
+        let names = disk.names(folder).at(folder)?;
+        let foreign = names.iter().find(|name| !PARTS.contains(&name.as_str()) && !name.starts_with('.'));
+        if let Some(name) = foreign.filter(|_| !names.iter().any(|name| name == LOCK)) {
+            return Err(StoreError::Foreign { folder: folder.to_path_buf(), got: name.clone() });
         }
-        let lock = folder.join("lock");
-        disk.open(&lock, How::Write).at(&lock)?;
+        for part in ["nodes", "sessions", "quarantine"] {
+            private(&folder.join(part))?;
+        }
+        let lock = folder.join(LOCK);
+        match disk.open(&lock, How::Read) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => disk.open(&lock, How::Write).at(&lock)?,
+            file => file.at(&lock)?, // So a store that cannot be written can be read.
+        };
         let store = Store {
             file: Mutex::new(IndexFile::new(folder.join("index"))),
             folder: folder.to_path_buf(),
@@ -155,7 +171,7 @@ impl Store {
     /// Runs `work` as the only writer among all processes, with an index that is whole on the disk.
     /// Lookups go on meanwhile, so the index itself is not kept locked.
     fn locked<T>(&self, work: impl FnOnce(&Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let _lock = self.lock(&self.folder.join("lock"))?;
+        let _lock = self.lock(&self.folder.join(LOCK))?;
         let found = self.file().refresh(self.disk())?;
         let crashed = found != Found::Whole;
         match found {

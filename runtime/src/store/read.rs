@@ -8,8 +8,11 @@ use super::error::{At, StoreError, damaged};
 use super::sealed::{CHUNK, HEADER, Header, SUM};
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+/// Bytes read by one call: some chunks with their sums.
+const PIECE: u64 = 2 * (CHUNK + SUM as u64);
 /// Bytes of files behind the one being read that the disk is told to read.
 const AHEAD: u64 = 8 << 20;
 /// Linux begins with no more than a transfer of the disk at one telling, on most disks 1,280 KiB.
@@ -45,8 +48,11 @@ impl<'a> Files<'a> {
 
     /// The next file. There has to be one.
     pub(crate) fn next(&mut self) -> Result<Reader, StoreError> {
+        let (path, opened) = self.open.pop_front().unwrap_or_else(|| {
+            let path = self.paths.next().expect("a file is left");
+            (path, Opened::new(self.disk, path))
+        });
         self.begin();
-        let (path, opened) = self.open.pop_front().expect("a file is left");
         Reader::opened(opened.at(path)?, path)
     }
 
@@ -69,10 +75,15 @@ pub(crate) struct Reader {
     pub(crate) header: Header,
     path: PathBuf,
     file: Box<dyn DiskFile>,
-    base: u64,
-    next: u64,
-    chunk: Vec<u8>,
-    used: usize,
+    /// Where in the file the next piece begins.
+    at: u64,
+    /// The last piece, and where in it the next chunk begins.
+    piece: Vec<u8>,
+    next: usize,
+    /// Number of the next chunk.
+    index: u64,
+    /// The unread rest of the chunk before it, as a range of the piece.
+    rest: Range<usize>,
     across: Vec<u8>,
 }
 
@@ -95,13 +106,28 @@ impl Reader {
         let mut head = [0; HEADER as usize];
         let n = file.read_at(&mut head, base).at(path)?;
         let header = Header::parse(&head[..n]).map_err(|why| damaged(path, why))?;
-        let (path, chunk, across) = (path.to_path_buf(), Vec::new(), Vec::new());
-        Ok(Reader { header, path, file, base, next: 0, chunk, used: 0, across })
+        let (path, at) = (path.to_path_buf(), base + HEADER);
+        let (piece, across) = (Vec::new(), Vec::new());
+        Ok(Reader { header, path, file, at, piece, next: 0, index: 0, rest: 0..0, across })
     }
 
     /// Gives the file back, to read the next part.
     pub(crate) fn into_file(self) -> Box<dyn DiskFile> {
         self.file
+    }
+
+    /// Replaces the contents of `out` by the next `n` bytes of the body.
+    pub(crate) fn take(&mut self, n: usize, out: &mut Vec<u8>) -> Result<(), StoreError> {
+        out.clear();
+        while out.len() < n {
+            if self.rest.is_empty() && !self.load()? {
+                return Err(damaged(&self.path, "body ends before its last row"));
+            }
+            let end = self.rest.end.min(self.rest.start + n - out.len());
+            out.extend_from_slice(&self.piece[self.rest.start..end]);
+            self.rest.start = end;
+        }
+        Ok(())
     }
 
     /// The first `most` tokens, or all, of a file of rows that nothing has been read from.
@@ -116,36 +142,22 @@ impl Reader {
         Ok(tokens(&bytes).collect())
     }
 
-    /// Replaces the contents of `out` by the next `n` bytes of the body.
-    pub(crate) fn take(&mut self, n: usize, out: &mut Vec<u8>) -> Result<(), StoreError> {
-        out.clear();
-        while out.len() < n {
-            if self.used == self.chunk.len() && !self.load()? {
-                return Err(damaged(&self.path, "body ends before its last row"));
-            }
-            let end = self.chunk.len().min(self.used + n - out.len());
-            out.extend_from_slice(&self.chunk[self.used..end]);
-            self.used = end;
-        }
-        Ok(())
-    }
-
     /// The next rows of the body: at least one and at most `most` of `row` bytes each, as they lie
     /// in the chunk; only a row that lies across two chunks is put together first.
     pub(crate) fn rows(&mut self, row: usize, most: u64) -> Result<&[u8], StoreError> {
-        if self.used == self.chunk.len() && !self.load()? {
+        if self.rest.is_empty() && !self.load()? {
             return Err(damaged(&self.path, "body ends before its last row"));
         }
-        let whole = ((self.chunk.len() - self.used) / row) as u64;
+        let whole = (self.rest.len() / row) as u64;
         if whole == 0 {
             let mut across = std::mem::take(&mut self.across);
             self.take(row, &mut across)?;
             self.across = across;
             return Ok(&self.across);
         }
-        let start = self.used;
-        self.used += whole.min(most) as usize * row;
-        Ok(&self.chunk[start..self.used])
+        let start = self.rest.start;
+        self.rest.start += whole.min(most) as usize * row;
+        Ok(&self.piece[start..self.rest.start])
     }
 
     /// Checks what has not been read yet.
@@ -154,25 +166,32 @@ impl Reader {
         Ok(())
     }
 
-    /// Loads the next chunk; false at the end of the body.
+    /// Goes on to the next chunk; false at the end of the body.
     fn load(&mut self) -> Result<bool, StoreError> {
-        let start = self.next * CHUNK;
+        let start = self.index.saturating_mul(CHUNK);
         if start >= self.header.body {
             return Ok(false);
         }
-        let payload = CHUNK.min(self.header.body - start) as usize;
-        self.chunk.resize(payload + SUM, 0);
-        let at = self.base + HEADER + start + self.next * SUM as u64;
-        let n = self.file.read_at(&mut self.chunk, at).at(&self.path)?;
-        let whole = n == payload + SUM && {
-            let (bytes, sum) = self.chunk.split_at(payload);
-            Take(sum).u64() == Some(self.header.chunk_sum(self.next, bytes))
-        };
-        if !whole {
-            return Err(damaged(&self.path, format!("checksum of chunk {} does not hold", self.next)));
+        if self.next == self.piece.len() {
+            // The header's length is no reason to allocate more than a piece.
+            let left = self.header.file_bytes() - HEADER - self.index * (CHUNK + SUM as u64);
+            self.piece.resize(left.min(PIECE) as usize, 0);
+            let n = self.file.read_at(&mut self.piece, self.at).at(&self.path)?;
+            self.piece.truncate(n);
+            (self.at, self.next) = (self.at + n as u64, 0);
         }
-        self.chunk.truncate(payload);
-        (self.next, self.used) = (self.next + 1, 0);
+        let payload = CHUNK.min(self.header.body - start) as usize;
+        let chunk = self.piece.get(self.next..self.next + payload + SUM);
+        let whole = chunk.is_some_and(|chunk| {
+            let (bytes, sum) = chunk.split_at(payload);
+            Take(sum).u64() == Some(self.header.chunk_sum(self.index, bytes))
+        });
+        if !whole {
+            return Err(damaged(&self.path, format!("checksum of chunk {} does not hold", self.index)));
+        }
+        self.rest = self.next..self.next + payload;
+        self.next += payload + SUM;
+        self.index += 1;
         Ok(true)
     }
 }

@@ -112,9 +112,7 @@ impl Store {
     /// `state` may have been written. A file that cannot be used is a warning and a shorter prefix.
     pub fn restore(&self, layout: &Layout, tokens: &[u32], state: &mut dyn StateRows) -> Restored {
         let chain = Chain::new(layout.root(), tokens);
-        if let Err(error) = self.refresh() {
-            self.warn(error.to_string()); // What is known already still serves.
-        }
+        self.follow();
         let mut unusable = HashSet::new();
         while let Some(path) = self.longest(&chain, &unusable) {
             match self.read_path(layout, &chain, &path, state) {
@@ -138,8 +136,16 @@ impl Store {
 
     /// The length of the longest kept prefix of `tokens`, by the index alone.
     pub fn find(&self, layout: &Layout, tokens: &[u32]) -> u64 {
+        self.follow();
         let path = self.longest(&Chain::new(layout.root(), tokens), &HashSet::new());
         path.and_then(|p| p.last().map(|n| n.end)).unwrap_or(0)
+    }
+
+    /// Reads what other processes have saved since. If that fails, what is known already still serves.
+    fn follow(&self) {
+        if let Err(error) = self.refresh() {
+            self.warn(error.to_string());
+        }
     }
 
     /// The boundaries up to the longest kept prefix that needs no file of `unusable`.

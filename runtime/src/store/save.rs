@@ -129,6 +129,11 @@ impl Store {
     /// was taken from or any open session stands on. After an error the store is as it was, except
     /// for what was evicted.
     pub fn commit(&self, capture: &Capture) -> Result<Saved, StoreError> {
+        self.commit_with(capture, &|| ())
+    }
+
+    /// As [`Store::commit`], with a pause after each megabyte.
+    pub(crate) fn commit_with(&self, capture: &Capture, pause: &dyn Fn()) -> Result<Saved, StoreError> {
         let edge = &capture.edge.0;
         self.locked(|store| {
             let known = store.stored(edge)?;
@@ -148,7 +153,7 @@ impl Store {
             };
             let bytes = edge.file_bytes() + rows.map_or(0, |part| part.0.file_bytes());
             store.make_room(bytes, &capture.keep)?;
-            store.write_files(rows.into_iter().chain([&capture.edge]))?;
+            store.write_files(rows.into_iter().chain([&capture.edge]), pause)?;
             store.file().log(Record::Put(node));
             Ok(Saved { position: edge.end, bytes })
         })
@@ -169,7 +174,11 @@ impl Store {
     }
 
     /// Writes sealed files beside, then gives them their names, durably.
-    fn write_files<'a>(&self, files: impl Iterator<Item = &'a Part>) -> Result<(), StoreError> {
+    fn write_files<'a>(
+        &self,
+        files: impl Iterator<Item = &'a Part>,
+        pause: &dyn Fn(),
+    ) -> Result<(), StoreError> {
         let mut beside: Vec<(PathBuf, PathBuf)> = Vec::new();
         let mut written = Vec::new();
         let done = files.into_iter().try_for_each(|part| {
@@ -177,7 +186,7 @@ impl Store {
             let path = self.node_file(&header.key, header.kind);
             let temp = path.with_added_extension("tmp");
             beside.push((temp.clone(), path));
-            written.push((sealed::write(self.disk(), &temp, header, body)?, temp));
+            written.push((sealed::write(self.disk(), &temp, header, body, pause)?, temp));
             Ok(())
         });
         // The disk has all there is to do before it is waited for.

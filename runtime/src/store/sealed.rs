@@ -119,17 +119,19 @@ impl Header {
     }
 }
 
-/// Writes a sealed file under `path`. Neither it nor its name are on the disk yet.
+/// Writes a sealed file under `path`, with a pause after each [`BLOCK`]. Neither it nor its name are on the
+/// disk yet.
 pub(crate) fn write(
     disk: &dyn Disk,
     path: &Path,
     header: &Header,
     body: &[u8],
+    pause: &dyn Fn(),
 ) -> Result<Box<dyn DiskFile>, StoreError> {
     assert_eq!(header.body, body.len() as u64, "{header:?}");
     let file = disk.open(path, How::Fresh).at(path)?;
     let capacity = BLOCK.min(header.file_bytes() as usize);
-    let mut blocks = Blocks { file: &*file, block: Vec::with_capacity(capacity), at: 0, begun: 0 };
+    let mut blocks = Blocks { file: &*file, block: Vec::with_capacity(capacity), at: 0, begun: 0, pause };
     let done = blocks.push(&header.encode()).and_then(|()| {
         body.chunks(CHUNK as usize).enumerate().try_for_each(|(index, payload)| {
             blocks.push(payload)?;
@@ -149,6 +151,7 @@ struct Blocks<'a> {
     at: u64,
     /// The disk has been told to begin up to here.
     begun: u64,
+    pause: &'a dyn Fn(),
 }
 
 impl Blocks<'_> {
@@ -159,6 +162,7 @@ impl Blocks<'_> {
             bytes = later;
             if self.block.len() == BLOCK {
                 self.flush()?;
+                (self.pause)();
             }
         }
         Ok(())

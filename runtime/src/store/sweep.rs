@@ -14,9 +14,9 @@ impl Store {
     /// Removes what dead writers left unfinished; takes whole files the index does not know back in;
     /// forgets boundaries whose files are gone. Reads headers of unknown files only.
     pub(crate) fn sweep(&self) -> Result<(), StoreError> {
-        for part in ["", "nodes", "sessions"] {
-            let folder = self.folder.join(part);
-            for name in self.disk.names(&folder).at(&folder)?.iter().filter(|n| n.ends_with(".tmp")) {
+        for (part, suffix) in [("", "index.tmp"), ("nodes", ".tmp"), ("sessions", ".tmp")] {
+            let folder = if part.is_empty() { self.folder.clone() } else { self.folder.join(part) };
+            for name in self.disk.names(&folder).at(&folder)?.iter().filter(|n| n.ends_with(suffix)) {
                 let path = folder.join(name);
                 // A session being made right now is locked; all else belongs to the lock's holder.
                 if self.disk.try_lock(&path).at(&path)?.is_some() {

@@ -2,12 +2,16 @@
 use super::save::{Capture, Saved};
 use super::{Store, StoreError};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Captures that may wait. Each holds a copy of its rows in memory.
 const WAITING: usize = 2;
+/// Pause after each megabyte of a save while nobody waits for it: writing one takes some tenths of a
+/// millisecond, so that a save takes some hundredths of a core and of the memory's rate, not half of either.
+const PAUSE: Duration = Duration::from_millis(8);
 /// How often open journals are synced: with the time a sync takes, within the promised 5 s.
 const SYNC_EVERY: Duration = Duration::from_secs(2);
 
@@ -27,6 +31,8 @@ pub struct Writer {
     jobs: Option<SyncSender<Job>>,
     /// Closed to end the second thread.
     end: Option<Sender<()>>,
+    /// Somebody waits for the saves.
+    hurry: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -46,6 +52,8 @@ impl Writer {
         let (jobs, queue) = sync_channel::<Job>(WAITING);
         let (end, ended) = channel();
         let saver = Arc::clone(&store);
+        let hurry = Arc::new(AtomicBool::new(false));
+        let hurried = Arc::clone(&hurry);
         let save = move || {
             step_back();
             for job in queue {
@@ -56,7 +64,12 @@ impl Writer {
                         continue;
                     }
                 };
-                let result = saver.commit(&capture);
+                let pause = || {
+                    if !hurried.load(Ordering::Relaxed) {
+                        std::thread::sleep(PAUSE);
+                    }
+                };
+                let result = saver.commit_with(&capture, &pause);
                 if let Err(error) = &result {
                     saver.warn(format!("state at {} tokens not saved: {error}", capture.position()));
                 }
@@ -77,7 +90,7 @@ impl Writer {
         };
         let spawn = |name: &str| std::thread::Builder::new().name(name.into());
         let threads = vec![spawn("store save").spawn(save)?, spawn("store sync").spawn(sync)?];
-        Ok(Writer { jobs: Some(jobs), end: Some(end), threads })
+        Ok(Writer { jobs: Some(jobs), end: Some(end), hurry, threads })
     }
 
     /// Queues a save; gives the capture back if too many wait already. A boundary that is skipped
@@ -96,9 +109,11 @@ impl Writer {
     /// Waits until all saves queued before are done, well or not.
     pub fn wait(&self) {
         let (done, when) = channel();
+        self.hurry.store(true, Ordering::Relaxed);
         if self.jobs.as_ref().expect("open until dropped").send(Job::Done(done)).is_ok() {
             let _ = when.recv(); // A thread that is gone has nothing to do.
         }
+        self.hurry.store(false, Ordering::Relaxed);
     }
 }
 
@@ -115,6 +130,7 @@ fn step_back() {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        self.hurry.store(true, Ordering::Relaxed);
         drop((self.jobs.take(), self.end.take()));
         for thread in self.threads.drain(..) {
             drop(thread.join()); // A panic there was reported by the thread itself.

@@ -2,8 +2,10 @@
 //! [`ds4_ir::ops::dot`].
 use super::bytes::{carve, carved, view, view_mut};
 use super::{Isa, Job, Packing, Prepare, ProductKernel, Run};
+use crate::cpu::simd::versions;
 use ds4_ir::Scalar;
-use ds4_ir::formats::decode_row;
+use ds4_ir::formats::{decode_fp8_row, decode_row};
+use ds4_ir::view::Matrix;
 
 /// Weight rows that are decoded side by side.
 const TILE: usize = 4;
@@ -134,4 +136,14 @@ pub(super) fn dots(x: &[f32], rows: &[f32]) -> [f32; TILE] {
         }
     }
     sums.map(|[a, b, c, d, e, f, g, h]| ((a + b) + (c + d)) + ((e + f) + (g + h)))
+}
+
+versions! {
+    /// [`Matrix::read_row`], with the instructions that a version has where most models need it.
+    pub(super) fn read_row<V>(m: &Matrix<'_>, row: usize, out: &mut [f32]) {
+        match m.scalar {
+            Scalar::Fp8 => decode_fp8_row(m.row(row), m.scale_row(row), out),
+            _ => m.read_row(row, out),
+        }
+    }
 }

@@ -110,6 +110,18 @@ impl<'a> Job<'a> {
         &self.inputs[column.input as usize * self.stride..][..self.stride]
     }
 
+    /// `N` weight rows from `from` on; beyond the job's last row it is that one again.
+    #[inline]
+    fn weight_rows<const N: usize>(&self, from: usize) -> [&'a [u8]; N] {
+        // Looked up once, not row by row: narrow rows are read as fast.
+        let size = self.m.scalar.row_bytes(self.m.width);
+        let mut rows = [&self.m.codes[..0]; N];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = &self.m.codes[(from + i).min(self.rows.end - 1) * size..][..size];
+        }
+        rows
+    }
+
     /// Writes the products of a column with the rows from `row` on.
     fn write(&self, column: Column, row: usize, products: &[f32]) {
         assert!(self.rows.start <= row && row + products.len() <= self.rows.end, "rows of another job");

@@ -4,10 +4,12 @@
 //! an order that costs least; the input's codes are prepared in the same order.
 use super::super::bytes::{carve, carved, view};
 use super::super::{Isa, Job, Packing, ProductKernel};
-use super::unit::{IQ2_XXS, Parts, Q2_K, Q4_K, Unit, decode, parts, prepare, scales_of_8};
+use super::unit::{Coded, IQ2_XXS, Parts, Q2_K, Q4_K, Unit, decode, parts, prepare, q2_k_sums, scales_of_8};
 use super::{check_machine, sums_of_8, sums_of_8_wide};
 use ds4_ir::Scalar;
+use std::arch::asm;
 use std::arch::x86_64::*;
+use std::mem::{MaybeUninit, transmute};
 
 pub(super) static KERNELS: &[ProductKernel] =
     &[kernel::<IQ2_XXS>(Scalar::Iq2Xxs), kernel::<Q2_K>(Scalar::Q2K), kernel::<Q4_K>(Scalar::Q4K)];
@@ -42,11 +44,7 @@ fn run<const F: u8>(job: &Job<'_>, mut scratch: &mut [u8]) {
     for from in job.rows.clone().step_by(ROWS) {
         sums.fill(0.0);
         let n = ROWS.min(job.rows.end - from);
-        let mut rows = [job.m.row(from); ROWS];
-        for (i, row) in rows.iter_mut().enumerate() {
-            // Beyond the job's last row it is that one again.
-            *row = job.m.row(from + i.min(n - 1));
-        }
+        let rows = job.weight_rows::<ROWS>(from);
         for unit in 0..parts.units {
             match job.columns {
                 [column] => single::<F>(&rows, unit, parts, job.input(*column), sums),
@@ -70,20 +68,62 @@ fn prefetch<const F: u8>(rows: &[&[u8]; ROWS], unit: usize) {
     }
 }
 
+/// The vector, computed before anything that follows in the code: work of several rows at once does not
+/// fit the registers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn settled(mut v: __m512i) -> __m512i {
+    // SAFETY: no instruction.
+    unsafe { asm!("/* {0} */", inout(zmm_reg) v, options(nomem, nostack, preserves_flags)) };
+    v
+}
+
 /// A unit of eight rows times one input row.
 #[inline]
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
 fn single<const F: u8>(rows: &[&[u8]; ROWS], unit: usize, parts: Parts, x: &[u8], sums: &mut [f32]) {
     prefetch::<F>(rows, unit);
     let x = parts.unit::<F>(x, unit);
-    let mut isums = [_mm512_setzero_si512(); ROWS];
-    let mut msums = [_mm256_setzero_si256(); ROWS];
-    for i in 0..ROWS {
-        // SAFETY: the unit is one of the row's.
-        let w = unsafe { decode::<F>(rows[i], unit, parts.blocks) };
-        isums[i] = w.isum::<F>(&x);
-        msums[i] = w.msum(&x);
+    let at = |i: usize| rows[i].as_ptr().wrapping_add(Unit::bytes::<F>() * unit);
+    // What each row writes before it is read: zeros would cost as much as a row.
+    let mut isums = [const { MaybeUninit::<__m512i>::uninit() }; ROWS];
+    let mut msums = [const { MaybeUninit::<__m256i>::uninit() }; ROWS];
+    if F == IQ2_XXS {
+        // All rows are decoded before any is multiplied: what waits for a long chain of one row would
+        // keep the core from looking at the next.
+        let mut coded = [const { MaybeUninit::<Coded>::uninit() }; ROWS];
+        for i in 0..ROWS {
+            // SAFETY: the unit is one of the row's.
+            coded[i].write(unsafe { Coded::of(at(i), x.blocks == 2) });
+        }
+        let coded = std::hint::black_box(&coded);
+        for i in 0..ROWS {
+            // SAFETY: written above.
+            isums[i].write(unsafe { coded[i].assume_init_ref() }.isum(&x));
+            msums[i].write(_mm256_setzero_si256());
+        }
+    } else {
+        for i in 0..ROWS {
+            // SAFETY: the unit is one of the row's.
+            let (isum, msum) = unsafe {
+                if F == Q2_K {
+                    q2_k_sums(at(i), &x)
+                } else {
+                    let w = decode::<F>(rows[i], unit, parts.blocks);
+                    (w.isum::<F>(&x), w.msum(&x))
+                }
+            };
+            isums[i].write(settled(isum));
+            msums[i].write(msum);
+        }
     }
+    // SAFETY: each row has written both of its sums.
+    let (isums, msums) = unsafe {
+        (
+            transmute::<[MaybeUninit<__m512i>; ROWS], [__m512i; ROWS]>(isums),
+            transmute::<[MaybeUninit<__m256i>; ROWS], [__m256i; ROWS]>(msums),
+        )
+    };
     // SAFETY: as above.
     let scales = unsafe { scales_of_8::<F>(rows, unit, x.blocks == 2) };
     add::<F>(isums, msums, scales, &x, sums);

@@ -85,7 +85,7 @@ const fn block_bytes<const F: u8>() -> usize {
 #[inline]
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
 fn single<const F: u8>(job: &Job<'_>, from: usize, x: &[u8]) -> [f32; 8] {
-    let rows: [&[u8]; 8] = std::array::from_fn(|i| job.m.row(row_of(job, from, i)));
+    let rows = job.weight_rows::<8>(from);
     let apart: [&[u8]; 8] = std::array::from_fn(|i| scale_row::<F>(&job.m, row_of(job, from, i)));
     let parts = parts::<32, 32>(job.m.width);
     assert!(x.len() >= parts.bytes, "a prepared row");
@@ -188,12 +188,12 @@ fn many<const F: u8>(job: &Job<'_>, mut scratch: &mut [u8]) {
     let blocks = job.m.width.div_ceil(32);
     for from in job.rows.clone().step_by(TILE) {
         sums.fill(0.0);
-        let rows: [&[u8]; TILE] = std::array::from_fn(|i| job.m.row(row_of(job, from, i)));
+        let rows = job.weight_rows::<TILE>(from);
         let apart: [&[u8]; TILE] = std::array::from_fn(|i| scale_row::<F>(&job.m, row_of(job, from, i)));
         for first in (0..blocks).step_by(CHUNK) {
             let chunk = CHUNK.min(blocks - first);
             // What is decoded next: the rest of these rows, or the start of the next ones.
-            let size = job.m.row(from).len();
+            let size = rows[0].len();
             let next = if first + CHUNK < blocks {
                 size * CHUNK / blocks
             } else {

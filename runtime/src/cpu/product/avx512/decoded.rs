@@ -1,6 +1,6 @@
 //! The decoded product: `f32`, `f16` and `bf16` weights as they stream by, others row by row first.
 use super::super::bytes::{carve, carved, view};
-use super::super::decoded::{padded, table};
+use super::super::decoded::{padded, read_row, table};
 use super::super::{Column, Isa, Job, ProductKernel};
 use super::check_machine;
 use ds4_ir::Scalar;
@@ -47,18 +47,15 @@ fn run<const F: u8, const APART: bool>(job: &Job<'_>, mut scratch: &mut [u8]) {
         let n = TILE.min(job.rows.end - from);
         if APART {
             for (i, out) in decoded.chunks_exact_mut(padded(width)).take(n).enumerate() {
-                job.m.read_row(from + i, &mut out[..width]);
+                read_row(Isa::Avx512, &job.m, from + i, &mut out[..width]);
             }
         }
-        let mut rows = [std::ptr::null(); TILE];
-        for (i, row) in rows.iter_mut().enumerate() {
-            // Beyond the job's last row it is that one again.
-            let i = i.min(n - 1);
-            *row = if APART {
-                decoded[i * padded(width)..].as_ptr().cast()
-            } else {
-                job.m.row(from + i).as_ptr()
-            };
+        let mut rows = job.weight_rows::<TILE>(from).map(|row| row.as_ptr());
+        if APART {
+            for (i, row) in rows.iter_mut().enumerate() {
+                // Beyond the job's last row it is that one again.
+                *row = decoded[i.min(n - 1) * padded(width)..].as_ptr().cast();
+            }
         }
         if many {
             tile::<F>(job, &rows, from, n, scratch);

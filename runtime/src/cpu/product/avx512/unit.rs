@@ -1,7 +1,6 @@
 //! Units of a row of 256-code blocks: their bytes as vectors, and the input's in the same order.
 use super::super::bytes::view_mut;
 use super::super::prepared::q8_k;
-use super::super::twin::q4_k_scale_min;
 use ds4_ir::formats::IQ2XXS_GRID;
 use std::arch::x86_64::*;
 
@@ -160,7 +159,8 @@ impl Unit {
                     let mut sum = _mm512_setzero_si512();
                     for j in 0..4 {
                         let part = _mm512_dpbusd_epi32(_mm512_setzero_si512(), self.weights[j], codes(j));
-                        sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(part, self.factors[j]));
+                        // Sums of four products fit 16 bits, and the factor's upper halves are zero.
+                        sum = _mm512_dpwssd_epi32(sum, part, self.factors[j]);
                     }
                     sum
                 }
@@ -195,49 +195,95 @@ pub(super) unsafe fn decode<const F: u8>(row: &[u8], unit: usize, blocks: usize)
     }
 }
 
+/// A unit of `iq2_xxs` whose indices are looked up: two codes and two signs in each byte of a vector.
+#[derive(Clone, Copy)]
+pub(super) struct Coded {
+    pairs: [__m512i; 4],
+    /// Twice the scales plus one.
+    factors: __m512i,
+}
+
+impl Coded {
+    /// # Safety
+    /// A block lies there, and another behind it if `two`.
+    #[inline]
+    #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
+    pub(super) unsafe fn of(at: *const u8, two: bool) -> Coded {
+        // SAFETY: as the caller says; the mask leaves out a block that is not there.
+        let (a, b) = unsafe {
+            let mask = if two { 0xff } else { 0 };
+            (_mm512_loadu_si512(at.add(2).cast()), _mm512_maskz_loadu_epi64(mask, at.wrapping_add(68).cast()))
+        };
+        let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        let indices = _mm512_permutex2var_epi32(a, even, b);
+        let signs = _mm512_permutex2var_epi32(a, _mm512_or_si512(even, _mm512_set1_epi32(1)), b);
+        // Bit 27 belongs to a sign.
+        let factors = _mm512_or_si512(_mm512_srli_epi32::<27>(signs), _mm512_set1_epi32(1));
+        // Four fields of seven bits to bytes, then bit 7 the parity of the others.
+        let fields = _mm512_set1_epi64(0x352e_2720_150e_0700);
+        let signs = _mm512_multishift_epi64_epi8(fields, signs);
+        let signs = _mm512_gf2p8affine_epi64_epi8::<0>(signs, _mm512_set1_epi64(0x0102_0408_1020_407f));
+        let upper = _mm512_movepi8_mask(indices);
+        let codes = |table: &[[u8; 64]; 4]| {
+            let low = _mm512_permutex2var_epi8(load(&table[0]), indices, load(&table[1]));
+            let high = _mm512_permutex2var_epi8(load(&table[2]), indices, load(&table[3]));
+            _mm512_mask_blend_epi8(upper, low, high)
+        };
+        let (c, d) = (codes(&CODES[0]), codes(&CODES[1]));
+        // Bits of `codes` where the mask has ones, else of `signs`.
+        let merge =
+            |mask: i8, codes, signs| _mm512_ternarylogic_epi64::<0xca>(_mm512_set1_epi8(mask), codes, signs);
+        let pairs = [
+            merge(0x3c, _mm512_srli_epi16::<2>(c), signs),
+            merge(0x33, d, signs),
+            merge(0x0f, c, signs),
+            merge(0x33, _mm512_srli_epi16::<2>(d), _mm512_srli_epi16::<4>(signs)),
+        ];
+        Coded { pairs, factors }
+    }
+
+    /// Vector `j` of the unit's weights.
+    #[inline]
+    #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
+    fn weights(&self, j: usize) -> __m512i {
+        _mm512_permutexvar_epi8(self.pairs[j / 2], load(&VALUES[j / 2][j % 2]))
+    }
+
+    /// As [`Unit::isum`].
+    #[inline]
+    #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
+    pub(super) fn isum(&self, x: &Input) -> __m512i {
+        // SAFETY: a unit of an input has so many codes and sums.
+        unsafe {
+            // Two chains: one would take longer than all else.
+            let mut sum = [_mm512_load_si512(x.sums.cast()), _mm512_setzero_si512()];
+            for j in 0..8 {
+                let codes = _mm512_load_si512(x.codes.add(64 * j).cast());
+                sum[j % 2] = _mm512_dpbusd_epi32(sum[j % 2], self.weights(j), codes);
+            }
+            _mm512_mullo_epi32(_mm512_add_epi32(sum[0], sum[1]), self.factors)
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
+fn load(table: &[u8; 64]) -> __m512i {
+    // SAFETY: 64 bytes.
+    unsafe { _mm512_loadu_si512(table.as_ptr().cast()) }
+}
+
 /// # Safety
 /// A block lies there, and another behind it if `two`.
 #[inline]
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
 unsafe fn decode_iq2_xxs(at: *const u8, two: bool) -> Unit {
+    // SAFETY: as the caller says.
+    let coded = unsafe { Coded::of(at, two) };
     let mut unit = Unit::zero();
-    let load = |table: &[u8; 64]| {
-        // SAFETY: 64 bytes.
-        unsafe { _mm512_loadu_si512(table.as_ptr().cast()) }
-    };
-    // SAFETY: as the caller says; the mask leaves out a block that is not there.
-    let (a, b) = unsafe {
-        let mask = if two { 0xff } else { 0 };
-        (_mm512_loadu_si512(at.add(2).cast()), _mm512_maskz_loadu_epi64(mask, at.wrapping_add(68).cast()))
-    };
-    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    let indices = _mm512_permutex2var_epi32(a, even, b);
-    let signs = _mm512_permutex2var_epi32(a, _mm512_or_si512(even, _mm512_set1_epi32(1)), b);
-    // Twice the scale plus one: bit 27 belongs to a sign.
-    unit.factors[0] = _mm512_or_si512(_mm512_srli_epi32::<27>(signs), _mm512_set1_epi32(1));
-    // Four fields of seven bits to bytes, then bit 7 the parity of the others.
-    let fields = _mm512_set1_epi64(0x352e_2720_150e_0700);
-    let signs = _mm512_multishift_epi64_epi8(fields, signs);
-    let signs = _mm512_gf2p8affine_epi64_epi8::<0>(signs, _mm512_set1_epi64(0x0102_0408_1020_407f));
-    let upper = _mm512_movepi8_mask(indices);
-    let codes = |table: &[[u8; 64]; 4]| {
-        let low = _mm512_permutex2var_epi8(load(&table[0]), indices, load(&table[1]));
-        let high = _mm512_permutex2var_epi8(load(&table[2]), indices, load(&table[3]));
-        _mm512_mask_blend_epi8(upper, low, high)
-    };
-    let (c, d) = (codes(&CODES[0]), codes(&CODES[1]));
-    // Bits of `codes` where the mask has ones, else of `signs`.
-    let merge =
-        |mask: i8, codes, signs| _mm512_ternarylogic_epi64::<0xca>(_mm512_set1_epi8(mask), codes, signs);
-    let pairs = [
-        merge(0x3c, _mm512_srli_epi16::<2>(c), signs),
-        merge(0x33, d, signs),
-        merge(0x0f, c, signs),
-        merge(0x33, _mm512_srli_epi16::<2>(d), _mm512_srli_epi16::<4>(signs)),
-    ];
-    for p in 0..4 {
-        unit.weights[2 * p] = _mm512_permutexvar_epi8(pairs[p], load(&VALUES[p][0]));
-        unit.weights[2 * p + 1] = _mm512_permutexvar_epi8(pairs[p], load(&VALUES[p][1]));
+    unit.factors[0] = coded.factors;
+    for j in 0..8 {
+        unit.weights[j] = coded.weights(j);
     }
     unit
 }
@@ -277,6 +323,43 @@ static VALUES: [[[u8; 64]; 2]; 4] = {
     tables
 };
 
+/// Sums of a block of `q2_k` as [`Unit::isum`] and [`Unit::msum`] have them, without multiplying codes
+/// and scales first: that pays for one input row.
+///
+/// # Safety
+/// A block lies there.
+#[inline]
+#[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
+pub(super) unsafe fn q2_k_sums(at: *const u8, x: &Input) -> (__m512i, __m256i) {
+    // SAFETY: as the caller says, and a unit of an input has so many codes and sums.
+    unsafe {
+        let (scales, codes) = (_mm_loadu_si128(at.cast()), _mm512_loadu_si512(at.add(16).cast()));
+        let nibble = _mm_set1_epi8(15);
+        let mins = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16::<4>(scales), nibble));
+        let scales = _mm512_broadcast_i32x4(_mm_and_si128(scales, nibble));
+        let three = _mm512_set1_epi8(3);
+        let mut sum = _mm512_setzero_si512();
+        for j in 0..4 {
+            let shifted = match j {
+                0 => codes,
+                1 => _mm512_srli_epi16::<2>(codes),
+                2 => _mm512_srli_epi16::<4>(codes),
+                _ => _mm512_srli_epi16::<6>(codes),
+            };
+            let x = _mm512_load_si512(x.codes.add(64 * j).cast());
+            let part = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_and_si512(shifted, three), x);
+            // Of each four lanes the scale of one sub-block, its upper bytes zero.
+            let lane = _mm512_setr_epi64(0, 0, 1, 1, 8, 8, 9, 9);
+            let place = _mm512_shuffle_epi8(lane, _mm512_set1_epi32(!0xff));
+            let place = _mm512_or_si512(place, _mm512_set1_epi32(!0xff));
+            let factor = _mm512_shuffle_epi8(scales, _mm512_add_epi8(place, _mm512_set1_epi32(2 * j as i32)));
+            // Sums of four products fit 16 bits.
+            sum = _mm512_dpwssd_epi32(sum, part, factor);
+        }
+        (sum, _mm256_madd_epi16(mins, _mm256_load_si256(x.sums.cast())))
+    }
+}
+
 /// # Safety
 /// A block lies there.
 #[inline]
@@ -311,30 +394,39 @@ unsafe fn decode_q2_k(at: *const u8) -> Unit {
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
 unsafe fn decode_q4_k(at: *const u8) -> Unit {
     let mut unit = Unit::zero();
-    let mut scales = [0; 8];
-    let mut mins = [0; 16];
     // SAFETY: as the caller says.
-    unsafe {
-        let packed = std::slice::from_raw_parts(at.add(4), 12);
-        for j in 0..8 {
-            let (scale, min) = q4_k_scale_min(packed, j);
-            scales[j] = i32::from(scale);
-            mins[j] = i16::from(min);
-        }
-        unit.mins = _mm256_loadu_si256(mins.as_ptr().cast());
-        let nibble = _mm512_set1_epi8(15);
-        for half in 0..2 {
-            let codes = _mm512_loadu_si512(at.add(16 + 64 * half).cast());
-            unit.weights[2 * half] = _mm512_and_si512(codes, nibble);
-            unit.weights[2 * half + 1] = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble);
-        }
+    let (first, last, codes) = unsafe {
+        let codes = [_mm512_loadu_si512(at.add(16).cast()), _mm512_loadu_si512(at.add(80).cast())];
+        (at.add(4).cast::<u64>().read_unaligned(), at.add(12).cast::<u32>().read_unaligned(), codes)
+    };
+    let (scales, mins) = q4_k_scales(first, last);
+    unit.mins = _mm256_zextsi128_si256(_mm_cvtepu8_epi16(_mm_cvtsi64_si128(mins.cast_signed())));
+    let nibble = _mm512_set1_epi8(15);
+    let scales = _mm512_set1_epi64(scales.cast_signed());
+    for half in 0..2 {
+        unit.weights[2 * half] = _mm512_and_si512(codes[half], nibble);
+        unit.weights[2 * half + 1] = _mm512_and_si512(_mm512_srli_epi16::<4>(codes[half]), nibble);
     }
     for j in 0..4 {
-        let first = 4 * (j / 2) + j % 2;
-        let (low, high) = (_mm256_set1_epi32(scales[first]), _mm256_set1_epi32(scales[first + 2]));
-        unit.factors[j] = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+        // Vector j has sub-blocks f and f + 2; of a dword, only the lowest byte is not zero.
+        let f = (4 * (j / 2) + j % 2) as i32;
+        let (low, high) = (_mm256_set1_epi32(!0xff | f), _mm256_set1_epi32(!0xff | (f + 2)));
+        let place = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+        unit.factors[j] = _mm512_shuffle_epi8(scales, place);
     }
     unit
+}
+
+/// The eight scales and the eight minimums of a block of `q4_k`, a byte each, from its 12 bytes.
+#[inline]
+fn q4_k_scales(first: u64, last: u32) -> (u64, u64) {
+    let (a, b, c) = (first as u32, (first >> 32) as u32, last);
+    let six = 0x3f3f_3f3f;
+    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    // The upper two bits of the last four lie above those of the first four.
+    let scales = join(a & six, c & 0x0f0f_0f0f | a >> 2 & 0x3030_3030);
+    let mins = join(b & six, c >> 4 & 0x0f0f_0f0f | b >> 2 & 0x3030_3030);
+    (scales, mins)
 }
 
 /// First and second scale of a unit of eight rows: d of both blocks of `iq2_xxs`, else d and dmin.
