@@ -1,6 +1,7 @@
 //! How long the compiler takes for Flash, from its configuration to the planned module.
 #![allow(missing_docs, reason = "the macros of criterion write no documentation")]
 use criterion::{Criterion, criterion_group, criterion_main};
+use ds4::target::CompileTarget;
 use ds4_ir::Class;
 use ds4_models::graph::{Builtin, Options, build};
 use ds4_models::{Config, Mix};
@@ -15,7 +16,8 @@ fn flash(target: Target) {
 }
 
 fn compile(c: &mut Criterion) {
-    for (name, target) in [("cpu", Target::Cpu), ("cuda", Target::Cuda)] {
+    for name in ["cpu", "cuda"] {
+        let target = CompileTarget::parse(name).expect("a target").prices();
         c.bench_function(&format!("compile/flash-{name}"), |b| b.iter(|| flash(target)));
     }
 }

@@ -1,8 +1,9 @@
 //! What a device launches, told to a reader, and written as files.
 use anyhow::{Context, Result};
 use ds4_codegen::Api;
-use ds4_ir::Module;
-use ds4_ir::plan::Plan;
+use ds4_ir::cost::{Cost, Site, args_of};
+use ds4_ir::plan::{Maxima, Plan};
+use ds4_ir::{Func, Module};
 use ds4_runtime::artifact::Kernels;
 use std::path::Path;
 
@@ -41,16 +42,29 @@ pub fn describe(module: &Module, plan: &Plan, kernels: &Kernels) -> String {
             &format!("  {i:>4} {:<24} {threads:>5} {:>7} {source:>7} {binary:>7}\n", t.entry, t.shared_bytes);
     }
     for (bucket, funcs) in plan.buckets.iter().zip(&kernels.launches) {
-        text += &format!("\nlaunches of steps of up to {} tokens: value, text, grid\n", bucket.maxima.tokens);
+        let tokens = bucket.maxima.tokens;
+        text +=
+            &format!("\nlaunches of steps of up to {tokens} tokens: value, kB moved, kFLOP; text, grid\n");
         for (f, values) in funcs.iter().enumerate() {
-            text += &format!("  @{}\n", module.funcs[f].name);
+            let func = &module.funcs[f];
+            text += &format!("  @{}\n", func.name);
             for (name, launches) in plan.launches[f].launches.iter().zip(values) {
+                let cost = cost_of(func, name, &bucket.maxima);
+                let (moved, computed) = (cost.bytes() as f64 / 1e3, (cost.flops + cost.int_ops) as f64 / 1e3);
+                text += &format!("    %{name:<20} {moved:>12.1} {computed:>12.1}\n");
                 for launch in launches {
                     let (entry, [x, y, z]) = (&kernels.texts[launch.text].entry, launch.grid);
-                    text += &format!("    %{name:<12} {:>4} {entry:<24} {x} x {y} x {z}\n", launch.text);
+                    text += &format!("      {:>4} {entry:<24} {x} x {y} x {z}\n", launch.text);
                 }
             }
         }
     }
     text
+}
+
+/// What the launches of a value move and compute together, at most.
+fn cost_of(func: &Func, name: &str, maxima: &Maxima) -> Cost {
+    let v = func.find(name).expect("the plan was checked");
+    let op = func.node(v).expect("the plan was checked").op;
+    Site { op, args: &args_of(func, v), ty: func.ty(v) }.cost(maxima)
 }

@@ -32,7 +32,7 @@ impl CompileTarget {
     pub fn prices(self) -> Prices {
         match self {
             CompileTarget::Cpu => Prices::Cpu,
-            CompileTarget::Gpu(target) => Prices::parse(&target.api.to_string()).expect("the same names"),
+            CompileTarget::Gpu(target) => Prices::Gpu(target.known()),
         }
     }
 }

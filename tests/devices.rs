@@ -1,8 +1,11 @@
 //! Whole models on every kind of device: the fixtures, compiled for it, run by the shipping launcher on
 //! the emulated driver.
 mod common;
+#[allow(dead_code, reason = "the tests of the programs use all of it")]
+#[path = "cli/lab.rs"]
+mod lab;
 
-use common::{Expected, Judge, fixture, worst};
+use common::{Expected, FAST_TOLERANCE, Judge, distance, fixture, interpret, logits_of, worst};
 use ds4::compile::{Request, compile};
 use ds4::target::CompileTarget;
 use ds4_ir::{Bind, Buffer, Class, Interp};
@@ -18,7 +21,7 @@ const FIXTURES: [&str; 2] = ["flash-bf16", "pro-mixed"];
 const TARGETS: [&str; 4] = ["cuda", "hip:gfx1151", "hip:gfx942", "metal"];
 /// Positions that are compared, and how they are split: a long step, short ones, single tokens.
 const SPLIT: [usize; 6] = [120, 7, 3, 4, 1, 1];
-/// Largest difference of a logit.
+/// Largest difference of a logit in class `exact`.
 const TOLERANCE: f64 = 1e-4;
 
 /// Whether there is a clang; says by name what is skipped if not.
@@ -30,9 +33,9 @@ fn has_clang(test: &str) -> bool {
     true
 }
 
-fn artifact(name: &str, target: &str) -> Artifact {
+fn artifact(name: &str, class: Class, target: &str) -> Artifact {
     let target = CompileTarget::parse(target).unwrap();
-    let request = Request { class: Class::Exact, ctx: Some(512), target };
+    let request = Request { class, ctx: Some(512), target };
     compile(&fixture(name), &std::env::temp_dir(), request).unwrap_or_else(|e| panic!("{name}: {e:#}"))
 }
 
@@ -77,22 +80,29 @@ fn greedy(name: &str, ids: &[u32], count: usize) -> Vec<u32> {
     all
 }
 
-fn check(target: &str) {
-    if !has_clang(&format!("the fixtures on {target}")) {
+/// A session that has run the positions that are compared, the tokens, and the logits of all of them.
+fn prompt(name: &str, class: Class, target: &str) -> (Session, Vec<u32>, Vec<f64>) {
+    let n: usize = SPLIT.iter().sum();
+    let mut ids = Expected::read(&fixture(name).join("expected.safetensors")).ids("input_ids");
+    ids.truncate(n);
+    let mut session = engine(artifact(name, class, target)).session().unwrap_or_else(|e| panic!("{e}"));
+    let (mut logits, mut at) = (Vec::new(), 0);
+    for part in SPLIT {
+        logits.extend(advance(&mut session, &ids[at..at + part], Want::All).into_iter().map(f64::from));
+        at += part;
+    }
+    (session, ids, logits)
+}
+
+fn exact(target: &str) {
+    if !has_clang(&format!("the fixtures in class exact on {target}")) {
         return;
     }
     for name in FIXTURES {
+        let (mut session, ids, logits) = prompt(name, Class::Exact, target);
         let expected = Expected::read(&fixture(name).join("expected.safetensors"));
-        let n: usize = SPLIT.iter().sum();
-        let (ids, vocab) =
-            (&expected.ids("input_ids")[..n], expected.shape("logits").last().copied().unwrap());
-        let mut session = engine(artifact(name, target)).session().unwrap_or_else(|e| panic!("{e}"));
-        let (mut logits, mut at) = (Vec::new(), 0);
-        for part in SPLIT {
-            logits.extend(advance(&mut session, &ids[at..at + part], Want::All));
-            at += part;
-        }
-        let worst = worst(logits.iter().map(|x| f64::from(*x)), &expected.values("logits")[..n * vocab]);
+        let vocab = logits.len() / ids.len();
+        let worst = worst(logits.iter().copied(), &expected.values("logits")[..logits.len()]);
         println!("{name} on {target}: worst difference of a logit {worst:.1e}");
         assert!(worst <= TOLERANCE, "{name} on {target}: {worst}");
         let mut got = vec![best(&logits[logits.len() - vocab..])];
@@ -100,28 +110,64 @@ fn check(target: &str) {
             let row = advance(&mut session, &[*got.last().unwrap()], Want::Last);
             got.push(best(&row));
         }
-        assert_eq!(got, greedy(name, ids, 4), "{name} on {target}: greedy tokens");
+        assert_eq!(got, greedy(name, &ids, 4), "{name} on {target}: greedy tokens");
+    }
+}
+
+fn fast(target: &str) {
+    if !has_clang(&format!("the fixtures in class fast on {target}")) {
+        return;
+    }
+    for name in FIXTURES {
+        let (_, ids, logits) = prompt(name, Class::Fast, target);
+        let judge = Judge::new(&fixture(name), Class::Fast);
+        // Over these positions the interpreter in double precision chooses other experts once: it is as far
+        // from that in single precision as from a device.
+        let expected = logits_of(&judge, &interpret::<f32>(&judge, &ids, &[ids.len()]));
+        let distance = distance(&logits, &expected);
+        println!("{name} on {target}: distance of the logits in class fast {distance:.1e}");
+        assert!(distance <= FAST_TOLERANCE, "{name} on {target}: {distance}");
     }
 }
 
 #[test]
-fn the_fixtures_on_cuda() {
-    check(TARGETS[0]);
+fn exact_on_cuda() {
+    exact(TARGETS[0]);
 }
 
 #[test]
-fn the_fixtures_on_hip_in_waves_of_32() {
-    check(TARGETS[1]);
+fn exact_on_hip_in_waves_of_32() {
+    exact(TARGETS[1]);
 }
 
 #[test]
-fn the_fixtures_on_hip_in_waves_of_64() {
-    check(TARGETS[2]);
+fn exact_on_hip_in_waves_of_64() {
+    exact(TARGETS[2]);
 }
 
 #[test]
-fn the_fixtures_on_metal() {
-    check(TARGETS[3]);
+fn exact_on_metal() {
+    exact(TARGETS[3]);
+}
+
+#[test]
+fn fast_on_cuda() {
+    fast(TARGETS[0]);
+}
+
+#[test]
+fn fast_on_hip_in_waves_of_32() {
+    fast(TARGETS[1]);
+}
+
+#[test]
+fn fast_on_hip_in_waves_of_64() {
+    fast(TARGETS[2]);
+}
+
+#[test]
+fn fast_on_metal() {
+    fast(TARGETS[3]);
 }
 
 #[test]
@@ -135,7 +181,7 @@ fn states_on_a_device_go_into_a_store_and_back() {
     let store = Store::open(disk, &path, Options::default()).unwrap();
     let expected = Expected::read(&fixture(FIXTURES[0]).join("expected.safetensors"));
     let ids = expected.ids("input_ids");
-    let engine = engine(artifact(FIXTURES[0], "cuda"));
+    let engine = engine(artifact(FIXTURES[0], Class::Exact, "cuda"));
     let mut session = engine.session().unwrap();
     let row = advance(&mut session, &ids[..100], Want::Last);
     let captured = session.capture(&store, &ids[..100], &row, 0.01).unwrap().expect("nothing is stored yet");
@@ -153,11 +199,38 @@ fn states_on_a_device_go_into_a_store_and_back() {
 
 #[test]
 fn an_artifact_with_kernels_reads_back() {
-    let made = artifact(FIXTURES[0], "metal");
+    let made = artifact(FIXTURES[0], Class::Exact, "metal");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.ds4");
     made.write(&path).unwrap();
     let read = Artifact::read(&path).unwrap();
     assert_eq!(read.kernels, made.kernels);
     assert!(made.kernels.is_some_and(|k| !k.texts.is_empty()));
+}
+
+#[test]
+fn the_programs_compile_for_a_device_and_tell_what_it_launches_and_how_fast() {
+    if !has_clang("the_programs_compile_for_a_device_and_tell_what_it_launches_and_how_fast") {
+        return;
+    }
+    let lab = lab::Lab::new();
+    let (model, made) = (fixture(FIXTURES[0]), lab.path("model.ds4"));
+    let compile = ["compile", lab::text(&model), "-o", lab::text(&made), "--ctx", "64", "--target", "metal"];
+    lab.ds4c(&compile).good();
+    let told = lab.ds4c(&["inspect", lab::text(&made)]).good();
+    assert!(told.contains("target    metal:apple7 ("), "{told}");
+    assert!(told.contains("launches of steps of up to 8 tokens"), "{told}");
+    let line =
+        told.lines().find(|l| l.contains("moe_up") && l.contains(" x 1")).expect("a launch of a kernel");
+    assert!(line.split_whitespace().count() == 7, "text, kernel, grid: {line}");
+    let bench =
+        ["bench", lab::text(&made), "--device", "emulate", "--prefill", "3", "--decode", "1", "--ctx"];
+    let answer = lab.ds4(&[&bench[..], &["9", "--json"]].concat());
+    let found: serde_json::Value =
+        serde_json::from_str(&answer.out).unwrap_or_else(|e| panic!("{e}: {answer:?}"));
+    assert!(answer.err.contains("running on "), "{answer:?}");
+    assert!(found["prefill"][0]["tok_s"].as_f64().unwrap() > 0.0, "{found}");
+    assert!(found["decode"][0]["tok_s"].as_f64().unwrap() > 0.0, "{found}");
+    // The raw read is of the processor's memory: of a device it says nothing.
+    assert!(found["read_gbs"].is_null() && found["decode"][0]["limit_share"].is_null(), "{found}");
 }

@@ -2,8 +2,10 @@
 //! `official` by the reference of the specification.
 mod common;
 
-use common::{Expected, Judge, engine, fixture, worst};
-use ds4_ir::{Bind, Buffer, Class, Computed, Interp, Real};
+use common::{
+    Expected, FAST_TOLERANCE, Judge, distance, engine, fixture, interpret, logits_of, named, worst,
+};
+use ds4_ir::{Bind, Buffer, Class, Interp, Real};
 use ds4_runtime::{Engine, Want};
 use std::sync::atomic::AtomicBool;
 
@@ -18,34 +20,6 @@ fn logits(engine: &Engine, ids: &[u32], chunk: usize) -> Vec<f32> {
     let mut session = engine.session().unwrap();
     let none = AtomicBool::new(false);
     session.advance(ids, Want::All, chunk, &none, &mut |_| ()).unwrap()
-}
-
-/// Runs graph `main` of the interpreter over parts of the given lengths; all values of each part.
-fn interpret<F: Real>(judge: &Judge, ids: &[u32], parts: &[usize]) -> Vec<Vec<Computed<F>>> {
-    let mut interp = Interp::<F>::new(&judge.module, judge);
-    let graph = judge.module.graph("main").unwrap();
-    let mut start = 0;
-    let mut all = Vec::new();
-    for n in parts {
-        let bind = Bind { start, tokens: *n, wanted: *n };
-        let ints = |x: &mut dyn Iterator<Item = usize>| Buffer::Int(x.map(|n| n as i32).collect());
-        let own = ints(&mut ids[start..start + n].iter().map(|id| *id as usize));
-        let inputs = vec![own, ints(&mut (start..start + n)), ints(&mut (0..*n))];
-        all.push(interp.step(graph, inputs, &bind));
-        start += n;
-    }
-    assert_eq!(start, ids.len(), "parts cover the prompt");
-    all
-}
-
-fn named<'a, F>(judge: &Judge, values: &'a [Computed<F>], name: &str) -> &'a Computed<F> {
-    let graph = judge.module.graph("main").unwrap();
-    &values[graph.values.iter().position(|v| v.name == name).unwrap()]
-}
-
-fn logits_of<F: Real>(judge: &Judge, parts: &[Vec<Computed<F>>]) -> Vec<f64> {
-    let of = |v: &Vec<Computed<F>>| named(judge, v, "logits").buffer.real().to_vec();
-    parts.iter().flat_map(of).map(F::to_f64).collect()
 }
 
 #[test]
@@ -160,19 +134,6 @@ fn the_engine_has_the_bits_of_the_interpreter() {
         }
     }
 }
-
-/// Root of the mean squared difference, as a share of the logits' own root of the mean square.
-fn distance(got: &[f64], expected: &[f64]) -> f64 {
-    let square = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>();
-    let off = square(&mut got.iter().zip(expected).map(|(a, b)| a - b));
-    assert!(got.len() == expected.len() && off.is_finite(), "{} of {} logits", got.len(), expected.len());
-    (off / square(&mut expected.iter().copied())).sqrt()
-}
-
-/// How far class `fast` may be from the interpreter in double precision. A sum that rounds otherwise now
-/// and then gives the next code of a state's or an activation's format, and those of so small a model are
-/// coarse: the interpreter in single precision is as far away.
-const FAST_TOLERANCE: f64 = 0.05;
 
 #[test]
 fn fast_is_near_the_interpreter_in_double_precision() {

@@ -16,7 +16,7 @@ struct Curve {
 }
 
 const CURVES: [Curve; 3] = [
-    Curve { name: "memory limit", colour: "#767676", dashes: "6 4", value: |d| Some(d.limit_tok_s()) },
+    Curve { name: "memory limit", colour: "#767676", dashes: "6 4", value: Decode::limit_tok_s },
     Curve { name: "predicted", colour: "#c05a00", dashes: "2 4", value: |d| d.predicted_tok_s },
     Curve { name: "measured", colour: "#1259a8", dashes: "", value: |d| Some(d.tok_s) },
 ];
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     fn point(ctx: u32, tok_s: f64) -> Decode {
-        Decode { ctx, tok_s, limit_share: 0.5, predicted_tok_s: None }
+        Decode { ctx, tok_s, limit_share: Some(0.5), predicted_tok_s: None }
     }
 
     #[test]
@@ -178,7 +178,7 @@ mod tests {
         let decode = vec![point(65_536, 1.5), point(64, 2.0), point(4096, 1.9)];
         let axes = Axes::of(&decode);
         for d in &decode {
-            let (x, y) = (axes.x(d.ctx), axes.y(d.limit_tok_s()));
+            let (x, y) = (axes.x(d.ctx), axes.y(d.limit_tok_s().unwrap()));
             assert!((AREA.0..=AREA.2).contains(&x) && (AREA.1..=AREA.3).contains(&y), "{x} {y}");
         }
         let svg = chart(&Bench { title: "a<b & c".to_string(), decode, ..Bench::default() });

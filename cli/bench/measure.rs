@@ -48,7 +48,16 @@ impl Wanted {
     }
 }
 
-/// Measures an engine. `tell` is told what is being measured.
+/// What runs the engine's steps.
+fn runner(engine: &Engine) -> String {
+    #[cfg(feature = "gpu")]
+    if let Some(info) = engine.device() {
+        return info.to_string();
+    }
+    format!("{} threads", engine.threads())
+}
+
+/// Measures an engine; on a device without a raw read to compare with. `tell` is told what is being measured.
 ///
 /// # Errors
 /// Not enough memory or context, or Ctrl-C.
@@ -60,7 +69,7 @@ pub fn measure(
     tell: &mut dyn FnMut(String),
 ) -> Result<Bench> {
     let module = engine.module();
-    let title = format!("{}, class {}, {} threads", module.name, module.class, engine.threads());
+    let title = format!("{}, class {}, {}", module.name, module.class, runner(engine));
     let mut bench = Bench { title, threads: engine.threads(), ..Bench::default() };
     let mut run = Run { session: engine.session()?, ids: Ids::new(module.vocab), cancel };
     for tokens in &wanted.prefill {
@@ -79,29 +88,40 @@ pub fn measure(
     if wanted.decode == 0 || wanted.contexts.is_empty() {
         return Ok(bench);
     }
-    tell("reading the weights".to_string());
-    let mut raw = RawRead::new(engine);
-    raw.touch_all();
-    let bytes = (raw.bytes(), raw.source_bytes());
-    (bench.token_bytes, bench.source_bytes) = bytes;
+    // A device reads its own memory; the raw read is of the processor's.
+    let mut raw = (engine.threads() > 0).then(|| RawRead::new(engine));
+    if let Some(raw) = &mut raw {
+        tell("reading the weights".to_string());
+        raw.touch_all();
+        (bench.token_bytes, bench.source_bytes) = (raw.bytes(), raw.source_bytes());
+    }
+    let bytes = (bench.token_bytes as f64, bench.source_bytes as f64);
     let mut rates = Vec::new();
     for ctx in &wanted.contexts {
         let predicted_tok_s =
             machine.and_then(|m| report::decode_tokens_s(module, Target::Cpu, m, (*ctx).max(1)));
         tell(format!("filling the states of {ctx} tokens"));
         run.go_to(*ctx, wanted.prefilled)?;
-        let pairs = run.pairs(wanted.pairs(), &mut raw, &mut |i| tell(format!("context {ctx}: pair {i}")))?;
-        let share = |p: &(f64, f64)| p.0 / p.1 * bytes.1 as f64 / bytes.0 as f64;
+        let mut told = |i| tell(format!("context {ctx}: pair {i}"));
+        let pairs = run.pairs(wanted.pairs(), raw.as_mut(), &mut told)?;
+        let share = |p: &Pair| Some(p.read? / p.token * bytes.1 / bytes.0);
+        let shares: Option<Vec<f64>> = pairs.iter().map(share).collect();
         bench.decode.push(Decode {
             ctx: *ctx,
-            tok_s: median(pairs.iter().map(|p| 1.0 / p.1).collect()),
-            limit_share: median(pairs.iter().map(share).collect()),
+            tok_s: median(pairs.iter().map(|p| 1.0 / p.token).collect()),
+            limit_share: shares.map(median),
             predicted_tok_s,
         });
-        rates.extend(pairs.iter().map(|p| bytes.0 as f64 / p.0 / 1e9));
+        rates.extend(pairs.iter().filter_map(|p| Some(bytes.0 / p.read? / 1e9)));
     }
-    bench.read_gbs = median(rates);
+    bench.read_gbs = raw.map(|_| median(rates));
     Ok(bench)
+}
+
+/// Seconds of a raw read and of a token after it.
+struct Pair {
+    read: Option<f64>,
+    token: f64,
 }
 
 /// A session that is measured.
@@ -150,13 +170,12 @@ impl Run<'_> {
         Ok(start.elapsed().as_secs_f64() / tokens as f64)
     }
 
-    /// Per pair the seconds of the raw read and of a token.
     fn pairs(
         &mut self,
         pairs: Pairs,
-        raw: &mut RawRead<'_>,
+        mut raw: Option<&mut RawRead<'_>>,
         tell: &mut dyn FnMut(usize),
-    ) -> Result<Vec<(f64, f64)>> {
+    ) -> Result<Vec<Pair>> {
         self.decode(1)?;
         let mut found = Vec::new();
         for i in 0..pairs.count {
@@ -164,8 +183,8 @@ impl Run<'_> {
             if self.cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled.into());
             }
-            let read = raw.pass().best();
-            found.push((read, self.decode(pairs.tokens)?));
+            let read = raw.as_mut().map(|raw| raw.pass().best());
+            found.push(Pair { read, token: self.decode(pairs.tokens)? });
         }
         Ok(found)
     }

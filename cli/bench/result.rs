@@ -5,17 +5,18 @@ use std::fmt;
 /// Everything that one bench found.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Bench {
-    /// What was measured: model, class, threads.
+    /// What was measured: model, class, threads or device.
     pub title: String,
-    /// Threads of the engine and of the raw read.
+    /// Threads of the engine and of the raw read; 0 on a device.
     pub threads: usize,
-    /// Rate of the raw read in GB/s, the faster of mapped files and huge pages.
-    pub read_gbs: f64,
+    /// Rate of the raw read in GB/s, the faster of mapped files and huge pages; `None` on a device, which
+    /// it says nothing about.
+    pub read_gbs: Option<f64>,
     /// Bytes of weights that a token reads, in the layouts of the artifact.
     pub token_bytes: u64,
     /// The same weights as they are published.
     pub source_bytes: u64,
-    /// Largest memory of the engine, in bytes, before the raw read copied anything.
+    /// Largest memory of the engine on the processor's side, in bytes, before the raw read copied anything.
     pub peak_bytes: u64,
     /// Prompts.
     pub prefill: Vec<Prefill>,
@@ -39,16 +40,16 @@ pub struct Decode {
     pub ctx: u32,
     /// Tokens per second, median of the pairs.
     pub tok_s: f64,
-    /// Share of what the raw read allows, median of the pairs' ratios.
-    pub limit_share: f64,
+    /// Share of what the raw read allows, median of the pairs' ratios; `None` on a device.
+    pub limit_share: Option<f64>,
     /// What the plan predicts; `None` without a profile of this machine.
     pub predicted_tok_s: Option<f64>,
 }
 
 impl Decode {
     /// Tokens per second at which nothing but the published weights is read.
-    pub fn limit_tok_s(&self) -> f64 {
-        self.tok_s / self.limit_share
+    pub fn limit_tok_s(&self) -> Option<f64> {
+        self.limit_share.map(|share| self.tok_s / share)
     }
 }
 
@@ -60,13 +61,13 @@ impl Bench {
             json!({
                 "ctx": d.ctx,
                 "tok_s": digits(d.tok_s),
-                "limit_share": digits(d.limit_share),
+                "limit_share": d.limit_share.map(digits),
                 "predicted_tok_s": d.predicted_tok_s,
             })
         };
         json!({
             "threads": self.threads,
-            "read_gbs": digits(self.read_gbs),
+            "read_gbs": self.read_gbs.map(digits),
             "peak_bytes": self.peak_bytes,
             "prefill": self.prefill.iter().map(prefill).collect::<Vec<_>>(),
             "decode": self.decode.iter().map(decode).collect::<Vec<_>>(),
@@ -83,20 +84,18 @@ impl fmt::Display for Bench {
         for p in &self.prefill {
             writeln!(f, "{:>16} {:>10}", p.tokens, digits(p.tok_s))?;
         }
-        if !self.decode.is_empty() {
-            let limit = self.read_gbs * 1e9 / self.source_bytes as f64;
+        if let Some(read_gbs) = self.read_gbs {
+            let limit = read_gbs * 1e9 / self.source_bytes as f64;
             let (gb, source) = (self.token_bytes as f64 / 1e9, self.source_bytes as f64 / 1e9);
-            writeln!(
-                f,
-                "\nraw read  {} GB/s of the {gb:.3} GB that a token reads here",
-                digits(self.read_gbs)
-            )?;
+            writeln!(f, "\nraw read  {} GB/s of the {gb:.3} GB that a token reads here", digits(read_gbs))?;
             writeln!(f, "limit     {} tokens/s, for {source:.3} GB as published", digits(limit))?;
+        }
+        if !self.decode.is_empty() {
             writeln!(f, "\ndecode   context   tokens/s   of the limit   predicted")?;
         }
         for d in &self.decode {
             let predicted = d.predicted_tok_s.map_or("none".to_string(), |x| x.to_string());
-            let share = format!("{:.1} %", d.limit_share * 100.0);
+            let share = d.limit_share.map_or("none".to_string(), |x| format!("{:.1} %", x * 100.0));
             writeln!(f, "{:>16} {:>10} {share:>14} {predicted:>11}", d.ctx, digits(d.tok_s))?;
         }
         writeln!(f, "\npeak memory {:.3} GB", self.peak_bytes as f64 / 1e9)

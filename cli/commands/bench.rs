@@ -40,6 +40,8 @@ pub struct BenchArgs {
     /// Threads; one per core if 0
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// A machine profile for predictions; the one of `ds4c probe --save` if absent
     #[arg(long, value_name = "FILE")]
     machine: Option<PathBuf>,
@@ -65,13 +67,12 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let longest = wanted.contexts.iter().map(|n| *n as usize + wanted.decoded());
     let longest = longest.chain(wanted.prefill.iter().copied()).max().unwrap_or(1);
     let ctx = u32::try_from(longest).expect("lengths fit the context").next_multiple_of(128).min(max);
-    // What is measured, and what it is compared with, is the processor.
-    let device = DeviceArgs { target: "cpu".to_string(), device: None };
-    let wish = Wish { class: args.numerics.map(Into::into), ctx: Some(ctx), device };
+    let wish = Wish { class: args.numerics.map(Into::into), ctx: Some(ctx), device: args.device.clone() };
     let opened = open(args.model.as_deref(), &wish)?;
     reset_peak();
     let engine = opened.engine(args.threads)?;
-    let machine = args.machine(engine.threads())?;
+    // `ds4c probe` measures the processor.
+    let machine = if engine.threads() > 0 { args.machine(engine.threads())? } else { None };
     let spinner = progress::spinner("measuring");
     let found = measure(&engine, &wanted, machine.as_ref(), cancel, &mut |what| spinner.set_message(what));
     spinner.finish_and_clear();

@@ -1,7 +1,7 @@
 //! All kernels, and the questions that are asked of them.
 use crate::kernels;
-use crate::{Binding, Kernel, Launch, Target};
-use ds4_ir::cost::Site;
+use crate::{Api, Binding, Kernel, Launch, Target};
+use ds4_ir::cost::{Kernels, Needs, Rates, Site};
 use ds4_ir::plan::Maxima;
 
 /// Every op that has a kernel, by name.
@@ -75,6 +75,30 @@ pub fn scratch_bytes(launches: &[Launch]) -> u64 {
         _ => 0,
     };
     launches.iter().flat_map(|l| &l.bindings).map(end).max().unwrap_or(0)
+}
+
+impl Kernels for Target {
+    fn name(&self) -> &'static str {
+        Api::ALL[self.api as usize].0
+    }
+
+    fn rates(&self) -> Rates {
+        let (launch_ns, gb_s, gflop_s) = match self.api {
+            Api::Cuda => (2_000, 1_500, 40_000),
+            Api::Hip => (4_000, 250, 20_000),
+            Api::Metal => (3_000, 500, 15_000),
+        };
+        Rates { launch_ns, gb_s, gflop_s }
+    }
+
+    fn has(&self, op: &str) -> bool {
+        kernel(op).is_some()
+    }
+
+    fn needs(&self, site: &Site<'_>, maxima: &Maxima) -> Option<Needs> {
+        let list = launches(site, maxima, self)?;
+        Some(Needs { launches: list.len() as u64, scratch: scratch_bytes(&list) })
+    }
 }
 
 #[cfg(test)]

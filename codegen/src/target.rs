@@ -91,6 +91,11 @@ impl Target {
         *Target::ALL.iter().find(|t| t.api == api).expect("every API has a target")
     }
 
+    /// The same target of [`Target::ALL`].
+    pub fn known(self) -> &'static Target {
+        Target::ALL.iter().find(|t| **t == self).expect("targets are made there alone")
+    }
+
     /// Reads `cuda`, `cuda:sm_80`, `hip:gfx942`.
     ///
     /// # Errors

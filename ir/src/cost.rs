@@ -68,6 +68,41 @@ impl Sum for Cost {
     }
 }
 
+/// What running a node on a device needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Needs {
+    /// Launches.
+    pub launches: u64,
+    /// Bytes of memory beside operands and result.
+    pub scratch: u64,
+}
+
+/// Round figures of a machine, for choosing only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rates {
+    /// A launch, in ns.
+    pub launch_ns: u64,
+    /// Memory, in GB/s.
+    pub gb_s: u64,
+    /// Arithmetic, in GFLOP/s.
+    pub gflop_s: u64,
+}
+
+/// The kernels of a device, as prices and plans are made of them.
+pub trait Kernels: Sync {
+    /// The name by which machine profiles know such devices.
+    fn name(&self) -> &'static str;
+
+    /// What such a device is good for.
+    fn rates(&self) -> Rates;
+
+    /// Whether nodes of that op have kernels, for some types at least.
+    fn has(&self, op: &str) -> bool;
+
+    /// What a node needs, `None` if there is no kernel for it.
+    fn needs(&self, site: &Site<'_>, maxima: &Maxima) -> Option<Needs>;
+}
+
 /// An op with the types of its operands and of its result.
 pub struct Site<'a> {
     /// The op.

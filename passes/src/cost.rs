@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 pub use ds4_ir::cost::{Cost, Site, weight_bytes};
 pub(crate) use ds4_ir::cost::{args_of, bytes, elements};
 
-/// The cost of one call of a function; a block of launches counts as its longest member.
+/// The cost of one call of a function.
 ///
 /// # Panics
 /// If the target has no kernel for a node.
@@ -15,8 +15,8 @@ pub fn func_cost(func: &Func, target: Target, maxima: &Maxima) -> Cost {
     func.launches().iter().map(|launch| launch_cost(func, launch, target, maxima)).sum()
 }
 
-/// The cost of one launch. What several members read is counted for each weight and state, and once
-/// for each value.
+/// The cost of a block or of a node alone. What several members read is counted for each weight and state,
+/// and once for each value; the CPU launches a block as its longest member, a device its members in turn.
 pub fn launch_cost(func: &Func, launch: &[Value], target: Target, maxima: &Maxima) -> Cost {
     let mut total = Cost::default();
     let mut read: BTreeSet<Value> = BTreeSet::new();
@@ -26,7 +26,7 @@ pub fn launch_cost(func: &Func, launch: &[Value], target: Target, maxima: &Maxim
         let site = Site { op: node.op, args: &args, ty: func.ty(*v) };
         let cost = target.cost(&site, maxima);
         let cost = cost.unwrap_or_else(|| panic!("{target} has no kernel for `{}`", node.op.name));
-        total.launches = total.launches.max(cost.launches);
+        total.launches = target.together(total.launches, cost.launches);
         total.weights += cost.weights;
         total.states += cost.states;
         total.flops += cost.flops;

@@ -3,18 +3,17 @@ use crate::Target;
 use crate::cost::{Site, elements};
 use ds4_ir::ops::{Sig, SigArg, Term};
 use ds4_ir::plan::Maxima;
-use ds4_ir::{Dim, Scalar, StateKind, Type};
+use ds4_ir::{Scalar, StateKind, Type};
 
 impl Target {
     /// Bytes that a kernel needs beside operands and result.
     ///
     /// On the CPU products need their prepared inputs, and a fused op without a kernel of its own runs
-    /// its parts in turn, in scratch. The GPU kernels intended hold what they can on chip; what goes
-    /// through memory is listed here.
+    /// its parts in turn, in scratch. Of a device the kernels say what they need; 0 where there is none.
     pub fn scratch(self, site: &Site<'_>, maxima: &Maxima) -> u64 {
         match self {
             Target::Cpu => cpu_scratch(site, maxima),
-            _ => gpu_scratch(site, maxima),
+            Target::Gpu(kernels) => kernels.needs(site, maxima).map_or(0, |needs| needs.scratch),
         }
     }
 }
@@ -152,51 +151,4 @@ fn cpu_parts(site: &Site<'_>, maxima: &Maxima) -> u64 {
         }
     }
     values + neediest
-}
-
-/// Tokens that split their work over the device; with more, tokens fill it.
-const SPLIT_TOKENS: u64 = 8;
-/// Keys of one partial softmax.
-const SPLIT_KEYS: u64 = 128;
-/// Most tokens whose index scores are held at once.
-const SCORE_TOKENS_MAX: u64 = 128;
-/// Bytes of index scores that a large step aims at.
-const SCORE_BYTES: u64 = 4 << 20;
-/// Columns of a partial sum of a long row.
-const SPLIT_ROW: u64 = 512;
-
-fn gpu_scratch(site: &Site<'_>, maxima: &Maxima) -> u64 {
-    let tokens = u64::from(maxima.tokens);
-    let out = site.ty.tensor();
-    let last = |i: usize| match site.args[i] {
-        SigArg::Value(ty) => ty.tensor().and_then(|t| t.dims.last()?.constant()).map_or(0, u64::from),
-        SigArg::Weight(ty) => u64::from(ty.dims[0].constant().unwrap_or(0)),
-        SigArg::Lit(_) => 0,
-    };
-    let entries = site.args.iter().find_map(|a| match a {
-        SigArg::Value(Type::State(s)) if matches!(s.kind, StateKind::Entries(_)) => {
-            Some(u64::from(maxima.ctx.div_ceil(s.kind.span())))
-        }
-        _ => None,
-    });
-    let partial = |keys: u64| {
-        let dims = out.map_or(&[][..], |t| &t.dims[1..]);
-        let fixed = |d: &Dim| d.constant().map_or(0, u64::from);
-        let [heads, width] = dims else { return 0 };
-        tokens.min(SPLIT_TOKENS) * keys.div_ceil(SPLIT_KEYS) * fixed(heads) * (fixed(width) + 2) * 4
-    };
-    match site.op.name {
-        "index_select" => {
-            let row = entries.unwrap_or(0) * 4;
-            let held = (SCORE_BYTES / row.max(1)).clamp(SPLIT_TOKENS, SCORE_TOKENS_MAX);
-            tokens.min(held) * row
-        }
-        "swa_attend" => partial(128),
-        "csa_attend" => partial(128 + last(4)),
-        // Partial softmaxes of a whole context would be as large as the values: at most 64 parts.
-        "hca_attend" => partial((128 + entries.unwrap_or(0)).min(64 * SPLIT_KEYS)),
-        "moe_route" | "moe_route_hash" => tokens * last(1) * 4,
-        "hc_enter" | "hc_head_enter" => tokens * site.columns(1).div_ceil(SPLIT_ROW) * (last(1) + 1) * 4,
-        _ => 0,
-    }
 }

@@ -1,15 +1,38 @@
 //! Every `tests/filetests/**/*.ds4ir` is a test.
 //!
-//! `;! pass = NAME` says what runs on each function, `;! target = NAME` whose prices it sees. Lines
+//! `;! pass = NAME` says what runs on each function, `;! target = NAME` whose prices it sees: `cpu`, or `device`,
+//! which has a kernel for everything and is what holds where nothing is said. Lines
 //! that start with `;>` are the expected output; `BLESS=1 cargo test` rewrites them.
+use ds4_ir::cost::{Kernels, Needs, Rates};
 use ds4_ir::plan::Maxima;
 use ds4_ir::{Func, parse_funcs, verify};
-use ds4_passes::{Target, canonicalize, fuse, pack, schedule, unfuse};
+use ds4_passes::{Site, Target, canonicalize, fuse, pack, schedule, unfuse};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// Sizes at which prices and memory are compared.
 const SIZES: Maxima = Maxima { tokens: 1, wanted: 1, ctx: 4096 };
+
+/// A device that runs every node in one launch.
+struct Every;
+
+impl Kernels for Every {
+    fn name(&self) -> &'static str {
+        "device"
+    }
+
+    fn rates(&self) -> Rates {
+        Rates { launch_ns: 2_000, gb_s: 1_500, gflop_s: 40_000 }
+    }
+
+    fn has(&self, _: &str) -> bool {
+        true
+    }
+
+    fn needs(&self, _: &Site<'_>, _: &Maxima) -> Option<Needs> {
+        Some(Needs { launches: 1, scratch: 0 })
+    }
+}
 
 #[test]
 fn filetests() {
@@ -34,9 +57,13 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) {
 fn run(path: &Path) -> Result<(), String> {
     let text = fs::read_to_string(path).unwrap();
     let word = |key: &str| text.lines().find_map(|l| l.strip_prefix(&format!(";! {key} = ")));
-    let target = word("target").map_or(Some(Target::Cuda), Target::parse).ok_or("no such target")?;
+    let target = match word("target") {
+        None | Some("device") => Target::Gpu(&Every),
+        Some("cpu") => Target::Cpu,
+        Some(other) => return Err(format!("no target {other}")),
+    };
     let pass = word("pass").ok_or("no `;! pass = `")?;
-    let price = |site: &ds4_passes::Site<'_>| target.price(site, &SIZES);
+    let price = |site: &Site<'_>| target.price(site, &SIZES);
     let apply = |f: &Func| match pass {
         "canonicalize" => Ok(canonicalize(f)),
         "fuse" => Ok(fuse(f, &price)),

@@ -63,6 +63,9 @@ struct Core {
   uint32_t epoch = 0, next_stretch = 1;
   Dim block = {0, 0, 0};
   Range last = {0, 0};
+  // What the lanes that went on together have computed of their exchange.
+  bool answered = false;
+  alignas(16) unsigned char answer[16];
   bool failed = false, races = false, count = false;
   std::string error;
   std::mt19937_64 random;

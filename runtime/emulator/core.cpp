@@ -92,6 +92,7 @@ bool release_warp(Core& c, uint32_t warp) {
     f.state = State::Ready;
     if (f.orders) c.stretch[warp] = c.next_stretch;
   }
+  c.answered = false;
   c.next_stretch++;
   return true;
 }
@@ -298,6 +299,17 @@ unsigned simt_warp() { return core->current / core->warp; }
 unsigned simt_warp_size() { return core->warp; }
 char* simt_dynamic_shared() { return core->dynamic; }
 
+// A copy of few bytes, most often those of a register.
+static inline void copy(void* to, const void* from, unsigned bytes) {
+  if (bytes == 4) {
+    memcpy(to, from, 4);
+  } else if (bytes == 8) {
+    memcpy(to, from, 8);
+  } else {
+    memcpy(to, from, bytes);
+  }
+}
+
 static void wait(State state, const void* place, bool orders) {
   Fiber& self = core->fibers[core->current];
   self.state = state;
@@ -314,7 +326,7 @@ unsigned long long simt_publish(const void* value, unsigned bytes) {
   if (bytes > kPublishMax) c.fail_in_fiber("an exchange of more than 256 bytes");
   Fiber& self = c.fibers[c.current];
   self.published ^= 1;
-  memcpy(self.slots[self.published], value, bytes);
+  copy(self.slots[self.published], value, bytes);
   wait(State::AtWarp, __builtin_return_address(0), false);
   return core->fibers[core->current].mask;
 }
@@ -330,7 +342,23 @@ void simt_read(unsigned lane, void* value, unsigned bytes) {
   // A lane may have published its next value already, in its other slot; it cannot be further,
   // because the exchange of that value waits for this lane to come to rest.
   const Fiber& other = c.fibers[thread];
-  memcpy(value, other.slots[other.given], bytes);
+  copy(value, other.slots[other.given], bytes);
+}
+
+void simt_read_all(void* values, unsigned bytes) {
+  Core& c = *core;
+  const Fiber* lanes = &c.fibers[c.current / c.warp * c.warp];
+  for (uint64_t rest = c.fibers[c.current].mask; rest; rest &= rest - 1) {
+    int lane = __builtin_ctzll(rest);
+    copy((char*)values + lane * bytes, lanes[lane].slots[lanes[lane].given], bytes);
+  }
+}
+
+void* simt_answer(bool* known) {
+  Core& c = *core;
+  *known = c.answered;
+  c.answered = true;
+  return c.answer;
 }
 
 unsigned long long simt_live() {

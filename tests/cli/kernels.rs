@@ -44,9 +44,9 @@ fn every_text_is_a_file_and_every_launch_is_listed() {
         assert!(names.len() > 20, "{model}: {names:?}");
         assert_eq!(names[0], format!("00_embed_rows.{extension}"), "what a step needs first");
         let mut first_uses = Vec::new();
-        for line in list.lines().filter(|line| line.starts_with("    %")) {
+        for line in list.lines().filter(|line| line.starts_with("      ") && line.contains(" x ")) {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let name = format!("{:0>2}_{}.{extension}", words[1], words[2]);
+            let name = format!("{:0>2}_{}.{extension}", words[0], words[1]);
             if !first_uses.contains(&name) {
                 first_uses.push(name);
             }

@@ -3,7 +3,7 @@
 use ds4::compile::{Request, compile};
 use ds4::target::CompileTarget;
 use ds4_ir::view::WeightView;
-use ds4_ir::{Class, Module, WeightSource};
+use ds4_ir::{Bind, Buffer, Class, Computed, Interp, Module, Real, WeightSource};
 use ds4_runtime::{Artifact, Engine, Weights};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -99,3 +99,46 @@ pub(crate) fn worst(got: impl IntoIterator<Item = f64>, expected: &[f64]) -> f64
     assert_eq!(n, expected.len(), "numbers compared");
     worst
 }
+
+/// Runs graph `main` of the interpreter over parts of the given lengths; all values of each part.
+pub(crate) fn interpret<F: Real>(judge: &Judge, ids: &[u32], parts: &[usize]) -> Vec<Vec<Computed<F>>> {
+    let mut interp = Interp::<F>::new(&judge.module, judge);
+    let graph = judge.module.graph("main").unwrap();
+    let mut start = 0;
+    let mut all = Vec::new();
+    for n in parts {
+        let bind = Bind { start, tokens: *n, wanted: *n };
+        let ints = |x: &mut dyn Iterator<Item = usize>| Buffer::Int(x.map(|n| n as i32).collect());
+        let own = ints(&mut ids[start..start + n].iter().map(|id| *id as usize));
+        let inputs = vec![own, ints(&mut (start..start + n)), ints(&mut (0..*n))];
+        all.push(interp.step(graph, inputs, &bind));
+        start += n;
+    }
+    assert_eq!(start, ids.len(), "parts cover the prompt");
+    all
+}
+
+/// The value of graph `main` of that name.
+pub(crate) fn named<'a, F>(judge: &Judge, values: &'a [Computed<F>], name: &str) -> &'a Computed<F> {
+    let graph = judge.module.graph("main").unwrap();
+    &values[graph.values.iter().position(|v| v.name == name).unwrap()]
+}
+
+/// The logits of parts that were run, one after the other.
+pub(crate) fn logits_of<F: Real>(judge: &Judge, parts: &[Vec<Computed<F>>]) -> Vec<f64> {
+    let of = |v: &Vec<Computed<F>>| named(judge, v, "logits").buffer.real().to_vec();
+    parts.iter().flat_map(of).map(F::to_f64).collect()
+}
+
+/// Root of the mean squared difference, as a share of the logits' own root of the mean square.
+pub(crate) fn distance(got: &[f64], expected: &[f64]) -> f64 {
+    let square = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>();
+    let off = square(&mut got.iter().zip(expected).map(|(a, b)| a - b));
+    assert!(got.len() == expected.len() && off.is_finite(), "{} of {} logits", got.len(), expected.len());
+    (off / square(&mut expected.iter().copied())).sqrt()
+}
+
+/// How far class `fast` may be from the interpreter in double precision. A sum that rounds otherwise now
+/// and then gives the next code of a state's or an activation's format, and those of so small a model are
+/// coarse: the interpreter in single precision is as far away.
+pub(crate) const FAST_TOLERANCE: f64 = 0.05;

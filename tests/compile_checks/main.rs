@@ -15,53 +15,45 @@ use compilers::Compiler;
 use ds4::compile::{Request, module_without_weights};
 use ds4::kernels::{Spec, specs};
 use ds4::target::CompileTarget;
+use ds4_codegen::Target;
 use ds4_codegen::emit::emit;
-use ds4_codegen::{Api, Target};
-use ds4_ir::plan::Plan;
-use ds4_ir::{Class, Module};
+use ds4_ir::Class;
 use ds4_models::{Config, Mix};
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
 use table::{Row, Table};
 
-/// A model as it is planned for the devices of one API, and what to call it.
-type Planned = (String, Module, Plan);
-
-/// Both models in all published types of weights, in the class that is compiled by default and in the
-/// one that rounds as the publisher does.
-fn planned(api: Api) -> &'static [Planned] {
-    static ALL: [OnceLock<Vec<Planned>>; 3] = [const { OnceLock::new() }; 3];
-    ALL[api as usize].get_or_init(|| {
-        let target = CompileTarget::Gpu(Target::default_of(api));
-        let mut all = Vec::new();
-        for (model, config) in [("flash", Config::flash()), ("pro", Config::pro())] {
-            for (mix_name, mix) in Mix::NAMES {
-                for class in [Class::Fast, Class::Official] {
-                    let request = Request { class, ctx: None, target };
-                    let module = module_without_weights(model, &config, *mix, request);
-                    let module = module.unwrap_or_else(|e| panic!("{model}: {e:#}"));
-                    let (module, plan) =
-                        ds4_passes::optimize(&module, target.prices(), &mut |_, _| ()).expect("a plan");
-                    all.push((format!("{model} {mix_name} {class}"), module, plan));
-                }
-            }
-        }
-        all
-    })
-}
-
-/// What is launched on `target`, each text once.
+/// What is launched on `target`, each text once: by both models in all published types of weights, in
+/// the class that is compiled by default and in the one that rounds as the publisher does.
 fn all_specs(target: Target) -> Vec<Spec> {
     let (mut known, mut all) = (BTreeSet::new(), Vec::new());
-    for (name, module, plan) in planned(target.api) {
-        for mut spec in specs(module, plan, target).unwrap_or_else(|e| panic!("{name}: {e:#}")) {
-            if known.insert(spec.launch.key()) {
-                spec.first_use = format!("{name}: {}", spec.first_use);
-                all.push(spec);
+    for (model, config) in [("flash", Config::flash()), ("pro", Config::pro())] {
+        for (mix_name, mix) in Mix::NAMES {
+            for class in [Class::Fast, Class::Official] {
+                let name = format!("{model} {mix_name} {class}");
+                let found = specs_of(model, &config, *mix, class, target);
+                for mut spec in found.unwrap_or_else(|e| panic!("{name}: {e:#}")) {
+                    if known.insert(spec.launch.key()) {
+                        spec.first_use = format!("{name}: {}", spec.first_use);
+                        all.push(spec);
+                    }
+                }
             }
         }
     }
     all
+}
+
+fn specs_of(
+    model: &str,
+    config: &Config,
+    mix: Mix,
+    class: Class,
+    target: Target,
+) -> anyhow::Result<Vec<Spec>> {
+    let gpu = CompileTarget::Gpu(target);
+    let module = module_without_weights(model, config, mix, Request { class, ctx: None, target: gpu })?;
+    let (module, plan) = ds4_passes::optimize(&module, gpu.prices(), &mut |_, _| ())?;
+    specs(&module, &plan, target)
 }
 
 fn check(name: &str) {

@@ -1,7 +1,9 @@
 //! Modules of the real models, without their weights, and of the fixtures.
+use ds4::target::CompileTarget;
 use ds4_ir::{Class, Module, TensorType};
 use ds4_models::graph::{Builtin, GraphError, Options, WeightTypes, build};
 use ds4_models::{Checkpoint, Config, Mix};
+use ds4_passes::Target;
 use std::path::Path;
 
 /// The model of that name with the types of a mix.
@@ -31,4 +33,14 @@ pub(crate) fn fixture(name: &str, class: Class) -> Module {
     let options =
         Options { name: name.to_string(), class, ctx: 256, mtp_blocks: files.0.mtp_blocks().min(1) };
     build(&config, &files, &options).unwrap()
+}
+
+/// The target of that name.
+pub(crate) fn target(name: &str) -> Target {
+    CompileTarget::parse(name).unwrap().prices()
+}
+
+/// Every kind of target by name.
+pub(crate) fn targets() -> [(&'static str, Target); 4] {
+    ["cpu", "cuda", "hip", "metal"].map(|name| (name, target(name)))
 }

@@ -1,5 +1,5 @@
 //! `docs/fusion.md` is written from the op table and the pipeline; `BLESS=1 cargo test` renews it.
-use super::common::model;
+use super::common::{model, target, targets};
 use ds4_ir::ops::{Body, ops};
 use ds4_ir::plan::Maxima;
 use ds4_ir::{Class, Module};
@@ -18,7 +18,8 @@ of the result, the meaning in the interpreter, and the test of every kernel.
 A definition is replaced where every reader of an absorbed value lies inside it (or the value is cheap:
 rounding, norms), where the states that it reads are still to be read, and where the target has a kernel.
 Among what is left the cheapest spelling of the whole function wins; see `passes/src/target.rs` for the
-prices. After that `pack` joins launches that need nothing of each other, and `schedule` orders them.
+prices; launches of a device are those of its kernels. After that `pack` joins launches that need nothing of
+each other, and `schedule` orders them.
 
 This file is generated: `BLESS=1 cargo test --test passes`.
 
@@ -30,15 +31,17 @@ fn document() -> String {
     for op in ops() {
         let Body::Fused { definition, .. } = &op.body else { continue };
         let users: Vec<&str> =
-            Target::ALL.iter().filter(|(_, t)| t.has_kernel(op.name)).map(|(name, _)| *name).collect();
+            targets().iter().filter(|(_, t)| t.has_kernel(op.name)).map(|(name, _)| *name).collect();
         text += &format!("\n- `{}` on {}: {}\n  `{definition}`\n", op.name, users.join(", "), op.doc);
     }
     let mut phases: Vec<(Phase, Module)> = Vec::new();
     let module = model("flash", Mix::Ds4Q2, Class::Fast, 131_072);
-    optimize(&module, Target::Cuda, &mut |phase, m| phases.push((phase, m.clone()))).unwrap();
+    optimize(&module, target("cuda"), &mut |phase, m| phases.push((phase, m.clone()))).unwrap();
     let at = |wanted: Phase| phases.iter().find(|(p, _)| *p == wanted).unwrap().1.func("csa_topk").unwrap();
     let (before, after) = (at(Phase::Canonical), at(Phase::Scheduled));
-    let costs = [before, after].map(|f| func_cost(f, Target::Cuda, &Maxima::of(&module, 1)));
+    // A primitive alone has not always a kernel: before, each counts as one launch, as on the processor.
+    let sizes = Maxima::of(&module, 1);
+    let costs = [func_cost(before, Target::Cpu, &sizes), func_cost(after, target("cuda"), &sizes)];
     text += "\n## A layer with compressed attention and a mixture of experts\n\n";
     text += &format!(
         "Flash in the 2-bit mix, class `fast`, prices of `cuda`, one token: {} launches that move {:.0} kB of\n\

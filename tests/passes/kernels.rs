@@ -1,17 +1,17 @@
 //! Every node of every planned model has its kernels on every GPU, and the plan gives them the scratch
 //! they need.
 use super::common::{fixture, model};
+use ds4::target::CompileTarget;
 use ds4_codegen::{launches, scratch_bytes};
 use ds4_ir::cost::{Site, args_of};
 use ds4_ir::{Class, Module};
 use ds4_models::Mix;
-use ds4_passes::{Target, optimize};
+use ds4_passes::optimize;
 use std::collections::BTreeSet;
 
 /// What is missing for a module on a target, a line each.
 fn missing(module: &Module, target: &ds4_codegen::Target, found: &mut BTreeSet<String>) {
-    let prices = Target::parse(&target.api.to_string()).unwrap();
-    let (module, plan) = optimize(module, prices, &mut |_, _| ()).unwrap();
+    let (module, plan) = optimize(module, CompileTarget::Gpu(*target).prices(), &mut |_, _| ()).unwrap();
     for bucket in &plan.buckets {
         for ((func, part), list) in module.funcs.iter().zip(&bucket.funcs).zip(&plan.launches) {
             for name in &list.launches {

@@ -1,5 +1,5 @@
 //! Reports on the real models, without their weights.
-use super::common::model;
+use super::common::{model, target, targets};
 use ds4_ir::Class;
 use ds4_models::Mix;
 use ds4_passes::report::{Report, report};
@@ -20,7 +20,7 @@ fn reported(name: &str, mix: Mix, target: Target, machine: Option<&Machine>) -> 
 #[test]
 fn reports_of_the_real_models() {
     for (name, mix) in [("flash", Mix::Ds4Q2), ("pro", Mix::Ds4Q4)] {
-        for (target_name, target) in Target::ALL {
+        for (target_name, target) in targets() {
             let text = reported(name, mix, target, Some(&machine(target))).to_string();
             insta::assert_snapshot!(format!("{name}-{target_name}"), text);
         }
@@ -41,7 +41,7 @@ fn a_token_of_flash_reads_what_the_geometry_says() {
         ("hyper-connection", "67.8"),
         ("embedding row", "0.0"),
     ];
-    let report = reported("flash", Mix::Ds4Q2, Target::Cuda, None);
+    let report = reported("flash", Mix::Ds4Q2, target("cuda"), None);
     let mb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
     for (name, size) in expected {
         let group = report.weights.iter().find(|g| g.name == name).unwrap();
@@ -55,18 +55,18 @@ fn a_token_of_flash_reads_what_the_geometry_says() {
 
 #[test]
 fn nothing_is_predicted_without_a_machine() {
-    let report = reported("flash", Mix::Ds4Q2, Target::Cuda, None);
+    let report = reported("flash", Mix::Ds4Q2, target("cuda"), None);
     assert_eq!(report.prediction, None);
     assert!(!report.to_json().contains("prediction"));
     assert!(!report.to_string().contains("predicted"));
     // A machine without such a device predicts nothing for it either.
-    let report = reported("flash", Mix::Ds4Q2, Target::Cuda, Some(&machine(Target::Metal)));
+    let report = reported("flash", Mix::Ds4Q2, target("cuda"), Some(&machine(target("metal"))));
     assert_eq!(report.prediction, None);
 }
 
 #[test]
 fn a_report_reads_back_as_json() {
-    let report = reported("pro", Mix::Official, Target::Hip, Some(&machine(Target::Hip)));
+    let report = reported("pro", Mix::Official, target("hip"), Some(&machine(target("hip"))));
     let value: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
     assert_eq!(value["ctx"], 131_072);
     assert_eq!(value["prediction"]["fits"], false);
@@ -75,8 +75,8 @@ fn a_report_reads_back_as_json() {
 
 #[test]
 fn bad_profiles_are_refused() {
-    let good = machine(Target::Cuda).to_json();
-    assert_eq!(Machine::from_json(&good).unwrap(), machine(Target::Cuda));
+    let good = machine(target("cuda")).to_json();
+    assert_eq!(Machine::from_json(&good).unwrap(), machine(target("cuda")));
     let zero = good.replace("4300.0", "0.0");
     assert!(Machine::from_json(&zero).unwrap_err().contains("rates above 0"));
     assert!(Machine::from_json("{}").unwrap_err().contains("machine profile"));

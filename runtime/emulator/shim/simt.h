@@ -45,6 +45,11 @@ unsigned long long simt_publish(const void* value, unsigned bytes)
     __attribute__((noduplicate, convergent));
 // Reads what `lane` published last; all ones where it did not come.
 void simt_read(unsigned lane, void* value, unsigned bytes);
+// Reads what every lane that came published last, each at its place in `values`.
+void simt_read_all(void* values, unsigned bytes);
+// 16 bytes that the lanes of an exchange share until their next one, and whether one of them was given
+// them before.
+void* simt_answer(bool* known);
 // The lanes of the warp that have not returned.
 unsigned long long simt_live();
 // An atomic operation is about to touch these bytes.
@@ -69,38 +74,40 @@ struct Arg {
 };
 
 // An exchange within the warp: every lane gives `value` and takes that of lane `from`.
-template <class T> T shuffle(T value, unsigned from) {
+template <class T> SIMT_HIDDEN T shuffle(T value, unsigned from) {
   simt_publish(&value, sizeof(T));
   T taken;
   simt_read(from, &taken, sizeof(T));
   return taken;
 }
 
+// Most lanes of a warp.
+constexpr unsigned kLanesMax = 64;
+
 // A reduction over the lanes that are here, in ascending order of lanes.
-template <class T, class F> T reduce(T value, F join) {
+template <class T, class F> SIMT_HIDDEN T reduce(T value, F join) {
   unsigned long long here = simt_publish(&value, sizeof(T));
-  bool first = true;
-  T all = value;
-  for (unsigned lane = 0; lane < simt_warp_size(); lane++) {
-    if (!(here >> lane & 1)) continue;
-    T other;
-    simt_read(lane, &other, sizeof(T));
-    all = first ? other : join(all, other);
-    first = false;
-  }
-  return all;
+  // The same for every lane: the first to go on computes it.
+  bool known;
+  T* answer = (T*)simt_answer(&known);
+  static_assert(sizeof(T) <= 16, "an answer has 16 bytes");
+  if (known) return *answer;
+  T lanes[kLanesMax];
+  simt_read_all(lanes, sizeof(T));
+  T all = lanes[__builtin_ctzll(here)];
+  while (here &= here - 1) all = join(all, lanes[__builtin_ctzll(here)]);
+  return *answer = all;
 }
 
 // The join of the lanes below this one, and this one where `inclusive`.
-template <class T, class F> T prefix(T value, T start, bool inclusive, F join) {
+template <class T, class F> SIMT_HIDDEN T prefix(T value, T start, bool inclusive, F join) {
   unsigned long long here = simt_publish(&value, sizeof(T));
+  T lanes[kLanesMax];
+  simt_read_all(lanes, sizeof(T));
   T all = start;
   unsigned end = simt_lane() + (inclusive ? 1 : 0);
   for (unsigned lane = 0; lane < end; lane++) {
-    if (!(here >> lane & 1)) continue;
-    T other;
-    simt_read(lane, &other, sizeof(T));
-    all = join(all, other);
+    if (here >> lane & 1) all = join(all, lanes[lane]);
   }
   return all;
 }
