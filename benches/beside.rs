@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 /// Length of the saved session, and of the step to the boundary before.
 const TOKENS: usize = 65_536;
 const STEP: usize = 512;
-const ROUNDS: usize = 21;
+const ROUNDS: usize = 15;
 /// How long decoding alone is measured, before and after each save.
-const ALONE: Duration = Duration::from_millis(300);
+const ALONE: Duration = Duration::from_secs(1);
 
 /// A model that decodes.
 struct Decoder {
@@ -43,14 +43,35 @@ impl Decoder {
         .0
     }
 
-    /// Seconds of a token on the average, over as many as `time` takes. The average, not the median: a
-    /// token that waits long counts as much as it costs.
-    fn pace(&mut self, time: Duration) -> f64 {
+    /// Seconds of each token, of as many as `time` takes.
+    fn tokens(&mut self, time: Duration) -> Vec<f64> {
         let (start, mut times) = (Instant::now(), Vec::new());
         while start.elapsed() < time {
             times.push(self.token());
         }
-        mean(&times)
+        times
+    }
+}
+
+/// By how many percent tokens beside a save take longer, round by round.
+#[derive(Default)]
+struct Slower(Vec<f64>);
+
+impl Slower {
+    fn push(&mut self, alone: f64, beside: f64) {
+        self.0.push(100.0 * (beside / alone - 1.0));
+    }
+
+    /// The median, and the quarter below and above it.
+    fn tell(mut self, what: &str) {
+        self.0.sort_by(f64::total_cmp);
+        let quarter = |n: usize| self.0[(self.0.len() - 1) * n / 4];
+        println!(
+            "| {what} beside a save | {:+.1} % ({:+.1} to {:+.1}) |",
+            quarter(2),
+            quarter(1),
+            quarter(3)
+        );
     }
 }
 
@@ -73,15 +94,18 @@ fn main() {
     let rows = Rows::new(&schema, TOKENS as u64);
     let logits = vec![0.5; LOGITS];
     let mut decoder = Decoder { session, journal };
-    decoder.pace(ALONE);
-    let (mut slower, mut saves, mut copies, mut paces) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    decoder.tokens(ALONE);
+    // The average counts a token that waits long for as much as it costs; other work on the machine shows
+    // in it, in the median hardly.
+    let (mut average, mut middle) = (Slower::default(), Slower::default());
+    let (mut saves, mut copies, mut paces) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS as u32 {
         let tokens: Vec<u32> = (0..TOKENS as u32).map(|t| t ^ round << 20).collect();
         let boundary = |n: usize| Boundary { tokens: &tokens[..n], logits: &logits, seconds_per_token: 0.1 };
         let capture =
             |n| store.capture(&layout, boundary(n), &rows).expect("a store").expect("a new boundary");
         let first = capture(TOKENS - STEP);
-        let before = decoder.pace(ALONE);
+        let mut alone = decoder.tokens(ALONE);
         let Ok(ticket) = writer.save(first) else { panic!("nothing else is queued") };
         let start = Instant::now();
         let saved = std::thread::spawn(move || {
@@ -93,29 +117,24 @@ fn main() {
             during.push(decoder.token());
         }
         saves.push(saved.join().expect("no panic"));
-        let alone = (before + decoder.pace(ALONE)) / 2.0;
-        paces.push(alone);
-        slower.push(100.0 * (mean(&during) / alone - 1.0));
+        alone.extend(decoder.tokens(ALONE));
+        average.push(mean(&alone), mean(&during));
+        paces.push(median(alone.clone()));
+        middle.push(median(alone), median(during));
         copies.push(seconds(|| drop(capture(TOKENS))).0);
         store.gc(0).ok(); // What is being served stays; the disk does not fill.
     }
-    slower.sort_by(f64::total_cmp);
-    let quarter = |n: usize| slower[(slower.len() - 1) * n / 4];
-    println!("a token alone {:.2} ms", 1e3 * median(paces));
-    println!(
-        "beside a save of {:.2} s it takes {:+.1} % ({:+.1} to {:+.1})",
-        median(saves),
-        quarter(2),
-        quarter(1),
-        quarter(3)
-    );
-    println!("copying out a boundary {STEP} tokens further: {:.1} ms", 1e3 * median(copies));
+    println!("| beside decoding | |\n|---|---|");
+    println!("| a token alone; a save beside | {:.2} ms; {:.2} s |", 1e3 * median(paces), median(saves));
+    middle.tell("median token");
+    average.tell("average token");
+    println!("| copying out a boundary {STEP} tokens further | {:.1} ms |", 1e3 * median(copies));
     println!("{}", journal_times(&mut decoder.journal, &store, &writer, &layout, &rows));
     drop((decoder, writer, store));
     std::fs::remove_dir_all(&folder).expect("the folder is ours");
 }
 
-/// How long the journal takes while a save runs.
+/// A line of the table: how long the journal takes while a save runs.
 fn journal_times(
     journal: &mut Journal,
     store: &Store,
@@ -136,7 +155,7 @@ fn journal_times(
     }
     let most = |times: &[f64]| 1e3 * times.iter().copied().fold(0.0, f64::max);
     format!(
-        "journaling a token beside a save: {:.0} us, at most {:.2} ms; its sync at most {:.0} ms",
+        "| journaling a token beside a save | {:.0} µs, at most {:.2} ms; its sync at most {:.0} ms |",
         1e6 * median(appends.clone()),
         most(&appends),
         most(&syncs)

@@ -3,74 +3,23 @@
 //! with the quarter below and above it, so that other work on the machine matters little.
 //!
 //! `cargo bench -p ds4-runtime --bench store`; words behind `--` choose parts: `rates`, `many`. `TMPDIR`
-//! chooses the disk. What decoding notices of a save is another bench: `cargo bench --bench beside`.
+//! chooses the disk. Prints tables. What decoding notices of a save is another bench: `cargo bench --bench beside`.
 mod flash;
+mod unsynced;
 
 use ds4_ir::{Scalar, StateKind, StateType};
-use ds4_runtime::store::{Boundary, Disk, DiskFile, How, Layout, Lock, Options, RealDisk, Store};
+use ds4_runtime::store::{Boundary, Disk, How, Layout, Options, RealDisk, StateRows, Store};
 use flash::{LOGITS, Rows, median, noise, seconds};
-use std::io::Result;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use unsynced::Unsynced;
 
 /// Length of the session.
 const TOKENS: usize = 65_536;
 /// Distance of the boundaries that `ds4` keeps while it reads a prompt.
 const STEP: usize = 512;
-const ROUNDS: usize = 7;
-/// Readings of each file.
-const READINGS: usize = 4;
+const ROUNDS: usize = 9;
 const SESSIONS: u32 = 10_000;
-
-/// A disk that skips the syncs, to lay down many sessions quickly.
-struct Unsynced;
-
-impl Disk for Unsynced {
-    fn open(&self, path: &Path, how: How) -> Result<Box<dyn DiskFile>> {
-        RealDisk.open(path, how).map(|file| Box::new(UnsyncedFile(file)) as Box<dyn DiskFile>)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        RealDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> Result<()> {
-        RealDisk.remove(path)
-    }
-    fn names(&self, folder: &Path) -> Result<Vec<String>> {
-        RealDisk.names(folder)
-    }
-    fn private_dir(&self, folder: &Path) -> Result<std::result::Result<(), String>> {
-        RealDisk.private_dir(folder)
-    }
-    fn sync_dir(&self, _: &Path) -> Result<()> {
-        Ok(())
-    }
-    fn try_lock(&self, path: &Path) -> Result<Option<Lock>> {
-        RealDisk.try_lock(path)
-    }
-    fn now(&self) -> u64 {
-        RealDisk.now()
-    }
-}
-
-struct UnsyncedFile(Box<dyn DiskFile>);
-
-impl DiskFile for UnsyncedFile {
-    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize> {
-        self.0.read_at(buf, at)
-    }
-    fn write_at(&self, bytes: &[u8], at: u64) -> Result<()> {
-        self.0.write_at(bytes, at)
-    }
-    fn sync(&self) -> Result<()> {
-        Ok(())
-    }
-    fn len(&self) -> Result<u64> {
-        self.0.len()
-    }
-    fn truncate(&self, len: u64) -> Result<()> {
-        self.0.truncate(len)
-    }
-}
 
 fn main() {
     let chosen: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
@@ -93,64 +42,41 @@ fn tokens(round: usize) -> Vec<u32> {
     (0..TOKENS as u32).map(|t| t ^ (round as u32) << 20).collect()
 }
 
+/// Saves the boundaries at `positions`.
+fn save(store: &Store, layout: &Layout, tokens: &[u32], positions: &[usize], rows: &dyn StateRows) {
+    for n in positions {
+        let logits = vec![0.5; layout.logits() as usize];
+        let boundary = Boundary { tokens: &tokens[..*n], logits: &logits, seconds_per_token: 0.1 };
+        let capture = store.capture(layout, boundary, rows).expect("a disk that works");
+        capture.map(|capture| store.commit(&capture).expect("a disk that works"));
+    }
+}
+
 /// Pairs of what a plain file took, before and after, and what the store took between.
 #[derive(Default)]
 struct Pairs {
     plain: Vec<f64>,
     ours: Vec<f64>,
-    /// Processor seconds of the same.
-    work: [Vec<f64>; 2],
 }
 
 impl Pairs {
     fn measure(&mut self, mut plain: impl FnMut() -> f64, ours: impl FnOnce() -> f64) {
-        let (before, work) = (plain(), processor());
+        let before = plain();
         self.ours.push(ours());
-        self.work[1].push(processor() - work);
-        let work = processor();
         self.plain.push((before + plain()) / 2.0);
-        self.work[0].push(processor() - work);
     }
 
-    /// Measures several times. The first is about where the system finds memory, so it does not count.
-    fn repeat(&mut self, mut plain: impl FnMut() -> f64, mut ours: impl FnMut() -> f64) {
-        Pairs::default().measure(&mut plain, &mut ours);
-        (1..READINGS).for_each(|_| self.measure(&mut plain, &mut ours));
-    }
-
+    /// A line of the table. The first pair is of a machine that has yet to find its memory: it does not count.
     fn tell(&self, what: &str, bytes: u64) {
-        let mut shares: Vec<f64> = self.plain.iter().zip(&self.ours).map(|(p, o)| 100.0 * p / o).collect();
+        let (plain, ours) = (&self.plain[1..], &self.ours[1..]);
+        let mut shares: Vec<f64> = plain.iter().zip(ours).map(|(p, o)| 100.0 * p / o).collect();
         shares.sort_by(f64::total_cmp);
         let quarter = |n: usize| shares[(shares.len() - 1) * n / 4];
-        let rate = |t: &Vec<f64>| bytes as f64 / median(t.clone()) / 1e6;
-        println!(
-            "{what}: {:.0} MB/s, plain {:.0} MB/s, share {:.0} % ({:.0} to {:.0}); processor {:.0} ms, plain {:.0} ms",
-            rate(&self.ours),
-            rate(&self.plain),
-            quarter(2),
-            quarter(1),
-            quarter(3),
-            1e3 * median(self.work[1].clone()),
-            1e3 * median(self.work[0].clone())
-        );
+        let rate = |times: &[f64]| bytes as f64 / median(times.to_vec()) / 1e6;
+        let (ours, plain) = (rate(ours), rate(plain));
+        let (low, middle, high) = (quarter(1), quarter(2), quarter(3));
+        println!("| {what} | {ours:.0} MB/s | {plain:.0} MB/s | {middle:.0} % ({low:.0} to {high:.0}) |");
     }
-}
-
-/// Processor seconds of all threads so far, the system's work for them included; 0 where unknown.
-fn processor() -> f64 {
-    #[cfg(unix)]
-    {
-        // SAFETY: all fields are numbers, for which zero is a value; the call fills them.
-        let used = unsafe {
-            let mut used: libc::rusage = std::mem::zeroed();
-            libc::getrusage(libc::RUSAGE_SELF, &mut used);
-            used
-        };
-        let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 * 1e-6;
-        seconds(used.ru_utime) + seconds(used.ru_stime)
-    }
-    #[cfg(not(unix))]
-    0.0
 }
 
 /// Saving and restoring beside plain sequential writing and reading.
@@ -160,67 +86,69 @@ fn rates(folder: &Path) {
     let mut rows = Rows::new(&schema, TOKENS as u64);
     let logits = vec![0.5; LOGITS];
     let data = noise(8 << 20);
-    let [mut save, mut whole, mut warm, mut grown, mut pieces] = std::array::from_fn(|_| Pairs::default());
-    let (mut bytes, mut bytes_grown) = (0, 0);
+    let (plain, plain_grown) = (folder.join("plain"), folder.join("plain-grown"));
+    let [mut saved, mut whole, mut warm, mut grown, mut pieces] = std::array::from_fn(|_| Pairs::default());
+
+    // As a session grows: a piece for each step of its prompt.
+    let at = folder.join("grown");
+    let steps: Vec<usize> = (STEP..=TOKENS).step_by(STEP).collect();
+    save(&open(Unsynced { but: None }, &at), &layout, &tokens(ROUNDS), &steps, &rows);
+    let store_grown = open(RealDisk, &at);
+    let nodes = store_grown.list().expect("a store");
+    let last = nodes.iter().find(|n| n.end == TOKENS as u64).expect("saved last");
+    let bytes_grown = nodes.iter().map(|n| n.rows).sum::<u64>() + last.edge;
+    let mut in_order: Vec<_> = nodes.iter().map(|n| (n.end, n.key, "rows")).collect();
+    in_order.sort();
+    in_order.push((last.end, last.key, "edge"));
+    let file = |(_, key, kind)| at.join("nodes").join(format!("{key}.{kind}"));
+    let files: Vec<PathBuf> = in_order.into_iter().map(file).collect();
+    write_plain(&plain_grown, &data, bytes_grown);
+
+    let mut bytes = 0;
     for round in 0..ROUNDS {
-        let tokens = tokens(round);
-        let plain = folder.join("plain");
+        let mut restore = |store: &Store, tokens: &[u32], forgotten: &[PathBuf]| {
+            forgotten.iter().for_each(|file| forget(file));
+            let (time, restored) = seconds(|| store.restore(&layout, tokens, &mut rows));
+            assert_eq!(restored.tokens, TOKENS as u64);
+            time
+        };
+        let cold_grown = &mut || restore(&store_grown, &tokens(ROUNDS), &files);
+        grown.measure(|| read_plain(&[&plain_grown], true), &mut *cold_grown);
+        let all: Vec<&PathBuf> = files.iter().collect();
+        pieces.measure(|| read_plain(&all, true), cold_grown);
+
         // In one piece: a session that was restored elsewhere or taken from a bundle.
-        let at = folder.join(format!("whole{round}"));
+        let tokens = tokens(round);
+        let at = folder.join("whole");
         let store = open(RealDisk, &at);
         let boundary = Boundary { tokens: &tokens, logits: &logits, seconds_per_token: 0.1 };
-        let capture = store.capture(&layout, boundary, &rows).unwrap().unwrap();
+        let capture = store.capture(&layout, boundary, &rows).expect("a disk that works").expect("a new one");
         bytes = capture.bytes();
-        save.measure(|| write_plain(&plain, &data, bytes), || seconds(|| store.commit(&capture).unwrap()).0);
+        let commit = || seconds(|| store.commit(&capture).expect("a disk that works")).0;
+        saved.measure(|| write_plain(&plain, &data, bytes), commit);
         drop(capture);
-        let mut restore = |store: &Store| {
+        let files: Vec<PathBuf> = std::fs::read_dir(at.join("nodes"))
+            .expect("a folder")
+            .map(|f| f.expect("a file").path())
+            .collect();
+        let mut restore = |forgotten: &[PathBuf]| {
+            forgotten.iter().for_each(|file| forget(file));
             let (time, restored) = seconds(|| store.restore(&layout, &tokens, &mut rows));
             assert_eq!(restored.tokens, TOKENS as u64);
             time
         };
-        let mut cold = || {
-            forget(&at);
-            restore(&store)
-        };
-        whole.repeat(|| read_plain(&plain, bytes, true), &mut cold);
-        warm.measure(|| read_plain(&plain, bytes, false), || restore(&store));
+        // The first reading of a file just written is about where the system finds memory.
+        Pairs::default().measure(|| read_plain(&[&plain], true), || restore(&files));
+        whole.measure(|| read_plain(&[&plain], true), || restore(&files));
+        warm.measure(|| read_plain(&[&plain], false), || restore(&[]));
         drop(store);
-        std::fs::remove_dir_all(&at).unwrap();
-
-        // As it grew: a piece for each step of the prompt.
-        let at = folder.join(format!("grown{round}"));
-        let store = open(Unsynced, &at);
-        for n in (STEP..=TOKENS).step_by(STEP) {
-            let boundary = Boundary { tokens: &tokens[..n], logits: &logits, seconds_per_token: 0.1 };
-            let capture = store.capture(&layout, boundary, &rows).unwrap().unwrap();
-            store.commit(&capture).unwrap();
-        }
-        let nodes = store.list().unwrap();
-        let last = nodes.iter().find(|n| n.end == TOKENS as u64).expect("saved last").key;
-        bytes_grown = nodes.iter().map(|n| n.rows + if n.end == TOKENS as u64 { n.edge } else { 0 }).sum();
-        let mut restore = |store: &Store| {
-            let (time, restored) = seconds(|| store.restore(&layout, &tokens, &mut rows));
-            assert_eq!(restored.tokens, TOKENS as u64);
-            time
-        };
-        let mut cold = || {
-            forget(&at);
-            restore(&store)
-        };
-        grown.repeat(|| read_plain(&plain, bytes_grown, true), &mut cold);
-        let used = nodes.iter().map(|n| (n.key, "rows")).chain([(last, "edge")]);
-        let files: Vec<PathBuf> =
-            used.map(|(key, kind)| at.join("nodes").join(format!("{key}.{kind}"))).collect();
-        pieces.repeat(|| files.iter().map(|f| read_plain(f, u64::MAX, true)).sum(), &mut cold);
-        drop(store);
-        std::fs::remove_dir_all(&at).unwrap();
-        std::fs::remove_file(&plain).unwrap();
+        std::fs::remove_dir_all(&at).expect("the folder is ours");
     }
-    println!("{TOKENS} tokens of Flash: {bytes} bytes, {:.1} a token", bytes as f64 / TOKENS as f64);
-    save.tell("save", bytes);
+    println!("| {TOKENS} tokens of Flash, {bytes} bytes | store | plain file | share |\n|---|---|---|---|");
+    saved.tell("save", bytes);
     whole.tell("restore", bytes);
     grown.tell(&format!("restore of {} pieces", TOKENS / STEP), bytes_grown);
-    pieces.tell("  beside plain reading of the same files", bytes_grown);
+    pieces.tell("the same, beside plain reading of these files", bytes_grown);
     warm.tell("restore from memory", bytes);
 }
 
@@ -242,33 +170,27 @@ fn write_plain(path: &Path, data: &[u8], bytes: u64) -> f64 {
     .0
 }
 
-/// Seconds to read a file, at most `bytes` bytes of it; `cold`: from the disk.
-fn read_plain(path: &Path, bytes: u64, cold: bool) -> f64 {
+/// Seconds to read files one after the other; `cold`: from the disk.
+fn read_plain(paths: &[&PathBuf], cold: bool) -> f64 {
     if cold {
-        evict_cache(path);
+        paths.iter().for_each(|path| forget(path));
     }
     let mut block = vec![1; 1 << 20];
-    seconds(|| {
+    let mut read = |path: &PathBuf| {
         let file = RealDisk.open(path, How::Read).unwrap();
         let mut at = 0;
-        while at < bytes {
-            let n = (bytes - at).min(block.len() as u64) as usize;
-            match file.read_at(&mut block[..n], at).unwrap() {
+        loop {
+            match file.read_at(&mut block, at).unwrap() {
                 0 => break,
                 n => at += n as u64,
             }
         }
-    })
-    .0
-}
-
-/// Makes the next restore from a store come from the disk.
-fn forget(store: &Path) {
-    std::fs::read_dir(store.join("nodes")).unwrap().for_each(|f| evict_cache(&f.unwrap().path()));
+    };
+    seconds(|| paths.iter().for_each(|path| read(path))).0
 }
 
 /// Makes the next reading of a file come from the disk.
-fn evict_cache(path: &Path) {
+fn forget(path: &Path) {
     #[cfg(target_os = "linux")]
     {
         use std::os::fd::AsRawFd;
@@ -293,22 +215,17 @@ fn look_ups(folder: &Path) {
         // All sessions share a system prompt of 1,024 tokens.
         (0..1024).chain((0..512).map(|t| t + 100_000 + session * 512)).collect()
     };
-    let save = |store: &Store, rows: &Rows, tokens: &[u32]| {
-        let boundary = Boundary { tokens, logits: &[0.0; 8], seconds_per_token: 0.1 };
-        store.capture(&layout, boundary, rows).unwrap().map(|capture| store.commit(&capture).unwrap())
-    };
+    let quick = || open(Unsynced { but: None }, &folder);
+    println!(
+        "| sessions | open | look-up | restore of 1,536 tokens | of the shared 1,024, with the reason | first save of a process |\n|---|---|---|---|---|---|"
+    );
     for (from, to) in [(0, 10), (10, SESSIONS)] {
-        let store = open(Unsynced, &folder);
-        for session in from..to {
-            let tokens = text(session);
-            for n in [1024, 1280, 1536] {
-                save(&store, &rows, &tokens[..n]);
-            }
-        }
+        let store = quick();
+        (from..to).for_each(|i| save(&store, &layout, &text(i), &[1024, 1280, 1536], &rows));
         drop(store);
         let each = |work: &mut dyn FnMut(u32) -> f64| median((0..100).map(|i| work(i * 7919 % to)).collect());
         let opened = median((0..ROUNDS).map(|_| seconds(|| open(RealDisk, &folder)).0).collect());
-        let store = open(Unsynced, &folder);
+        let store = quick();
         let found = each(&mut |i| {
             let query = text(i);
             seconds(|| assert_eq!(store.find(&layout, &query), 1536)).0
@@ -323,12 +240,13 @@ fn look_ups(folder: &Path) {
         let other = each(&mut |i| restore(&[&text(0)[..1024], &[i + 90_000_000; 40]].concat(), 1024));
         // Of a new process: the folder is compared with the index.
         let fresh = |i: usize| {
-            let store = open(Unsynced, &folder);
-            seconds(|| save(&store, &rows, &[i as u32 + 80_000_000 + to; 40])).0
+            let store = quick();
+            let tokens = [i as u32 + 80_000_000 + to; 40];
+            seconds(|| save(&store, &layout, &tokens, &[40], &rows)).0
         };
         let first = median((0..ROUNDS).map(fresh).collect());
         println!(
-            "{to} sessions: open {:.2} ms, look-up {:.1} us, restore of 1536 tokens {:.2} ms, of the shared 1024 {:.2} ms, first save {:.1} ms",
+            "| {to} | {:.2} ms | {:.0} µs | {:.2} ms | {:.2} ms | {:.1} ms |",
             opened * 1e3,
             found * 1e6,
             whole * 1e3,

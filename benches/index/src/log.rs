@@ -1,65 +1,12 @@
 //! The store's own index. Files behind it are written, not synced: only the index waits for the disk.
+use crate::unsynced::Unsynced;
 use crate::{Index, LONG, SHARED, STEP, layout, text};
-use ds4_runtime::store::{Boundary, Disk, DiskFile, How, Lock, Node, Options, RealDisk, StateRows, Store};
-use std::io::Result;
+use ds4_runtime::store::{Boundary, Node, Options, StateRows, Store};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 pub struct Log(pub Store);
-
-/// The disk of this machine, on which nothing waits but, if asked for, the file of the index.
-struct Waits {
-    index: bool,
-}
-
-struct Quick(Box<dyn DiskFile>);
-
-impl Disk for Waits {
-    fn open(&self, path: &Path, how: How) -> Result<Box<dyn DiskFile>> {
-        let file = RealDisk.open(path, how)?;
-        if self.index && path.ends_with("index") { Ok(file) } else { Ok(Box::new(Quick(file))) }
-    }
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        RealDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> Result<()> {
-        RealDisk.remove(path)
-    }
-    fn names(&self, folder: &Path) -> Result<Vec<String>> {
-        RealDisk.names(folder)
-    }
-    fn private_dir(&self, folder: &Path) -> Result<std::result::Result<(), String>> {
-        RealDisk.private_dir(folder)
-    }
-    fn sync_dir(&self, _: &Path) -> Result<()> {
-        Ok(())
-    }
-    fn try_lock(&self, path: &Path) -> Result<Option<Lock>> {
-        RealDisk.try_lock(path)
-    }
-    fn now(&self) -> u64 {
-        RealDisk.now()
-    }
-}
-
-impl DiskFile for Quick {
-    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize> {
-        self.0.read_at(buf, at)
-    }
-    fn write_at(&self, bytes: &[u8], at: u64) -> Result<()> {
-        self.0.write_at(bytes, at)
-    }
-    fn sync(&self) -> Result<()> {
-        Ok(())
-    }
-    fn len(&self) -> Result<u64> {
-        self.0.len()
-    }
-    fn truncate(&self, len: u64) -> Result<()> {
-        self.0.truncate(len)
-    }
-}
 
 struct Nothing;
 
@@ -70,14 +17,14 @@ impl StateRows for Nothing {
     fn write(&mut self, _: usize, _: Range<u64>, _: &[u8]) {}
 }
 
-fn open(folder: &Path, index: bool) -> Log {
+fn open(folder: &Path, but: Option<&'static str>) -> Log {
     let options = Options { budget: u64::MAX / 2, ..Options::default() };
-    Log(Store::open(Arc::new(Waits { index }), &folder.join("kv"), options).expect("a folder of ours"))
+    Log(Store::open(Arc::new(Unsynced { but }), &folder.join("kv"), options).expect("a folder of ours"))
 }
 
 impl Index for Log {
     fn open(folder: &Path) -> Log {
-        open(folder, true)
+        open(folder, Some("index"))
     }
 
     fn find(&self, tokens: &[u32]) -> u64 {
@@ -93,7 +40,7 @@ impl Index for Log {
 
 /// An index of so many sessions, and the boundaries in it.
 pub fn lay_down(folder: &Path, sessions: u32) -> Vec<Node> {
-    let log = open(folder, false);
+    let log = open(folder, None);
     log.put(&text(0)[..SHARED]);
     for session in 0..sessions {
         let tokens = text(session);

@@ -7,6 +7,8 @@ mod damage;
 mod log;
 mod share;
 mod tree;
+#[path = "../../../runtime/benches/unsynced/mod.rs"]
+mod unsynced;
 
 use ds4_ir::{Scalar, StateKind, StateType};
 use ds4_runtime::store::Layout;

@@ -73,6 +73,7 @@ impl Writer {
                 if let Err(error) = &result {
                     saver.warn(format!("state at {} tokens not saved: {error}", capture.position()));
                 }
+                drop(capture); // Done means that its memory is free, too.
                 drop(done.send(result)); // Nobody has to wait for it.
             }
             // When entries were last used is written too; without it eviction knows a little less.
