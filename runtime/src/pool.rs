@@ -1,5 +1,7 @@
-//! The threads of an engine: one parallel job at a time, its tasks taken from one counter.
+//! The threads of an engine: one parallel job at a time.
 //!
+//! Each thread takes the tasks of its own span in order, then what others have left: neighbouring tasks
+//! read neighbouring memory, and a thread that goes on where it was finds what it has asked for ahead.
 //! The calling thread works too, and goes on as soon as all tasks are done: a thread that comes too
 //! late is not waited for. Waiting is a short bounded spin, then sleep, so that a busy machine gives
 //! its cores to whoever has work. Running a job allocates nothing. A task that panics ends its job;
@@ -7,6 +9,7 @@
 use crate::memory::Memory;
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -31,9 +34,10 @@ pub(crate) struct Pool {
 }
 
 struct Shared {
-    /// Tasks of the job in the upper half, tasks that were taken in the lower. Who takes a task by a
-    /// compare-exchange of this word owns it, and the job does not change before the task is done.
-    state: AtomicU64,
+    /// A span of the job's tasks for each thread, the caller's first.
+    spans: Vec<Span>,
+    /// Tasks of the job; set before any of them is open.
+    tasks: AtomicUsize,
     done: AtomicUsize,
     job: UnsafeCell<Option<*const Task<'static>>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -46,6 +50,39 @@ struct Shared {
     wake: Condvar,
 }
 
+/// Open tasks: the one after the last in the upper half, the next one in the lower. Who takes a task by
+/// a compare-exchange of this word owns it, and the job does not change before the task is done.
+#[derive(Default)]
+#[repr(align(64))]
+struct Span(AtomicU64);
+
+impl Span {
+    fn open(&self, tasks: Range<usize>) {
+        let word = |n: usize| u64::from(u32::try_from(n).expect("fewer than 2^32 tasks"));
+        self.0.store(word(tasks.end) << 32 | word(tasks.start), SeqCst);
+    }
+
+    fn has_work(&self) -> bool {
+        Span::next(self.0.load(SeqCst)).is_some()
+    }
+
+    fn next(word: u64) -> Option<usize> {
+        let (next, end) = (word & u64::from(u32::MAX), word >> 32);
+        (next < end).then_some(next as usize)
+    }
+
+    fn take(&self) -> Option<usize> {
+        let mut word = self.0.load(SeqCst);
+        loop {
+            let task = Span::next(word)?;
+            match self.0.compare_exchange_weak(word, word + 1, SeqCst, SeqCst) {
+                Ok(_) => return Some(task),
+                Err(now) => word = now,
+            }
+        }
+    }
+}
+
 /// A worker that may sleep.
 #[derive(Default)]
 struct Sleeper {
@@ -54,18 +91,10 @@ struct Sleeper {
 }
 
 // SAFETY: `job` is written by the caller while no task is open, and read by threads that own a task of
-// the job; `state` orders the two. Everything else is synchronized by itself.
+// the job; its span orders the two. Everything else is synchronized by itself.
 unsafe impl Sync for Shared {}
 // SAFETY: the pointer in `job` is used as said above, from whichever thread.
 unsafe impl Send for Shared {}
-
-fn tasks_of(state: u64) -> usize {
-    (state >> 32) as usize
-}
-
-fn taken_of(state: u64) -> usize {
-    (state & u64::from(u32::MAX)) as usize
-}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What the mutexes of a pool guard is whole at any time.
@@ -88,7 +117,8 @@ impl Pool {
             Memory::new(bytes as u64).ok_or_else(|| format!("threads: no memory for {bytes} bytes for each"))
         };
         let shared = Arc::new(Shared {
-            state: AtomicU64::new(0),
+            spans: (0..threads).map(|_| Span::default()).collect(),
+            tasks: AtomicUsize::new(0),
             done: AtomicUsize::new(0),
             job: UnsafeCell::new(None),
             panic: Mutex::new(None),
@@ -153,16 +183,19 @@ impl Turn<'_> {
         if tasks <= 1 || shared.sleepers.is_empty() {
             return (0..tasks).for_each(|i| task(i, self.buffer.bytes_mut()));
         }
-        let open = u64::from(u32::try_from(tasks).expect("fewer than 2^32 tasks")) << 32;
         shared.done.store(0, SeqCst);
         // SAFETY: only the lifetime changes. The pointer is used by threads that own a task of this
         // job, and this function returns after the last of them is done.
         let task = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
         // SAFETY: no task is open, so no other thread looks at `job`.
         unsafe { *shared.job.get() = Some(task) };
-        shared.state.store(open, SeqCst);
+        shared.tasks.store(tasks, SeqCst);
+        let threads = shared.spans.len();
+        for (i, span) in shared.spans.iter().enumerate() {
+            span.open(i * tasks / threads..(i + 1) * tasks / threads);
+        }
         shared.wake(tasks - 1);
-        while shared.take(self.buffer.bytes_mut()) {}
+        while shared.take(0, self.buffer.bytes_mut()) {}
         shared.wait(tasks);
         if shared.panicked.swap(false, SeqCst) {
             let panic = lock(&shared.panic).take();
@@ -173,33 +206,26 @@ impl Turn<'_> {
 
 impl Shared {
     fn has_work(&self) -> bool {
-        let state = self.state.load(SeqCst);
-        taken_of(state) < tasks_of(state)
+        self.spans.iter().any(Span::has_work)
     }
 
-    /// Takes one task and runs it; `false` if there is none.
-    fn take(&self, buffer: &mut [u8]) -> bool {
-        let mut state = self.state.load(SeqCst);
-        loop {
-            if taken_of(state) >= tasks_of(state) {
-                return false;
-            }
-            match self.state.compare_exchange_weak(state, state + 1, SeqCst, SeqCst) {
-                Ok(_) => break,
-                Err(now) => state = now,
-            }
-        }
+    /// Takes one task of span `own`, or of another if that has none, and runs it; `false` if there is
+    /// none at all.
+    fn take(&self, own: usize, buffer: &mut [u8]) -> bool {
+        let (others, first) = self.spans.split_at(own);
+        let Some(index) = first.iter().chain(others).find_map(Span::take) else { return false };
+        let tasks = self.tasks.load(SeqCst);
         // SAFETY: this thread owns a task that is not done, so the job is the one that was set before
-        // `state` and is not set again.
+        // the span was opened and is not set again.
         let task = unsafe { &*(*self.job.get()).expect("a job with tasks is set") };
         if !self.panicked.load(SeqCst) {
-            let ran = catch_unwind(AssertUnwindSafe(|| task(taken_of(state), buffer)));
+            let ran = catch_unwind(AssertUnwindSafe(|| task(index, buffer)));
             if let Err(payload) = ran {
                 lock(&self.panic).get_or_insert(payload);
                 self.panicked.store(true, SeqCst);
             }
         }
-        if self.done.fetch_add(1, SeqCst) + 1 == tasks_of(state) && self.waiting.load(SeqCst) {
+        if self.done.fetch_add(1, SeqCst) + 1 == tasks && self.waiting.load(SeqCst) {
             drop(lock(&self.finished));
             self.wake.notify_one();
         }
@@ -260,7 +286,7 @@ fn work(shared: &Shared, index: usize, buffer: &mut [u8]) {
     sleeper.thread.get_or_init(thread::current);
     let ready = || shared.has_work() || shared.stop.load(SeqCst);
     while !shared.stop.load(SeqCst) {
-        while shared.take(buffer) {}
+        while shared.take(index + 1, buffer) {}
         if spin(ready) {
             continue;
         }
