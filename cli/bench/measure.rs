@@ -1,5 +1,5 @@
 //! The measurements: prompts one by one; decoding in turn with a raw read of the same bytes.
-use super::result::{Bench, Decode, Prefill, median};
+use super::result::{Bench, Decode, Prefill, Waves, median};
 use crate::timeline::CHUNK;
 use anyhow::{Result, bail};
 use ds4_passes::{Machine, Target, report};
@@ -25,6 +25,8 @@ pub struct Wanted {
     pub contexts: Vec<u32>,
     /// Whether the states of a context are computed, not filled with random rows.
     pub prefilled: bool,
+    /// Whether to keep the times of waves.
+    pub waves: bool,
 }
 
 /// How the tokens of a context are measured.
@@ -102,8 +104,13 @@ pub fn measure(
             machine.and_then(|m| report::decode_tokens_s(module, Target::Cpu, m, (*ctx).max(1)));
         tell(format!("filling the states of {ctx} tokens"));
         run.go_to(*ctx, wanted.prefilled)?;
+        run.session.keep_times(wanted.waves);
         let mut told = |i| tell(format!("context {ctx}: pair {i}"));
         let pairs = run.pairs(wanted.pairs(), raw.as_mut(), &mut told)?;
+        if wanted.waves {
+            let times = run.session.times();
+            bench.waves.push(Waves { ctx: *ctx, tokens: wanted.decoded(), times });
+        }
         let share = |p: &Pair| Some(p.read? / p.token * bytes.1 / bytes.0);
         let shares: Option<Vec<f64>> = pairs.iter().map(share).collect();
         bench.decode.push(Decode {
@@ -232,7 +239,7 @@ mod tests {
     use super::*;
 
     fn wanted(decode: usize) -> Wanted {
-        Wanted { prefill: vec![32, 512], decode, contexts: vec![64, 4096], prefilled: false }
+        Wanted { prefill: vec![32, 512], decode, contexts: vec![64, 4096], prefilled: false, waves: false }
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! What a bench found, for programs and for people.
+use ds4_runtime::WaveTime;
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -22,6 +23,30 @@ pub struct Bench {
     pub prefill: Vec<Prefill>,
     /// Context frontiers.
     pub decode: Vec<Decode>,
+    /// Where the time of tokens goes, if that was asked for.
+    pub waves: Vec<Waves>,
+}
+
+/// Where the time of a token at one context goes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Waves {
+    /// Tokens that the session holds before the first measured token.
+    pub ctx: u32,
+    /// Measured tokens.
+    pub tokens: usize,
+    /// Times over all of them, the longest first.
+    pub times: Vec<WaveTime>,
+}
+
+impl Waves {
+    /// Milliseconds, waves and ops of each kind, for one token.
+    fn rows(&self) -> impl Iterator<Item = (f64, f64, String)> {
+        let tokens = self.tokens as f64;
+        let row = move |t: &WaveTime| {
+            (t.time.as_secs_f64() * 1e3 / tokens, t.waves as f64 / tokens, t.ops.join(" "))
+        };
+        self.times.iter().map(row)
+    }
 }
 
 /// Speed of prompts of one length.
@@ -65,13 +90,19 @@ impl Bench {
                 "predicted_tok_s": d.predicted_tok_s,
             })
         };
-        json!({
+        let mut all = json!({
             "threads": self.threads,
             "read_gbs": self.read_gbs.map(digits),
             "peak_bytes": self.peak_bytes,
             "prefill": self.prefill.iter().map(prefill).collect::<Vec<_>>(),
             "decode": self.decode.iter().map(decode).collect::<Vec<_>>(),
-        })
+        });
+        let kind = |(ms, waves, ops)| json!({"ops": ops, "ms": digits(ms), "waves": digits(waves)});
+        let waves = |w: &Waves| json!({"ctx": w.ctx, "kinds": w.rows().map(kind).collect::<Vec<_>>()});
+        if !self.waves.is_empty() {
+            all["waves"] = self.waves.iter().map(waves).collect();
+        }
+        all
     }
 }
 
@@ -97,6 +128,12 @@ impl fmt::Display for Bench {
             let predicted = d.predicted_tok_s.map_or("none".to_string(), |x| x.to_string());
             let share = d.limit_share.map_or("none".to_string(), |x| format!("{:.1} %", x * 100.0));
             writeln!(f, "{:>16} {:>10} {share:>14} {predicted:>11}", d.ctx, digits(d.tok_s))?;
+        }
+        for waves in &self.waves {
+            writeln!(f, "\ncontext {}: ms of a token, waves of a kind, ops that run at once", waves.ctx)?;
+            for (ms, count, ops) in waves.rows() {
+                writeln!(f, "{ms:>10.3} {:>6} {ops}", digits(count))?;
+            }
         }
         writeln!(f, "\npeak memory {:.3} GB", self.peak_bytes as f64 / 1e9)
     }

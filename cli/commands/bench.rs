@@ -5,7 +5,7 @@ use crate::bench::measure::{Wanted, fitting, measure};
 use crate::open::{Wish, context_max, machine_file, open};
 use crate::target::DeviceArgs;
 use crate::{interrupt, progress};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use ds4_passes::Machine;
 use ds4_runtime::reset_peak;
@@ -45,6 +45,9 @@ pub struct BenchArgs {
     /// A machine profile for predictions; the one of `ds4c probe --save` if absent
     #[arg(long, value_name = "FILE")]
     machine: Option<PathBuf>,
+    /// Also tell where the time of a decoded token goes: waves of launches that run at once, by their ops
+    #[arg(long)]
+    waves: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -71,6 +74,9 @@ pub fn bench(args: &BenchArgs) -> Result<()> {
     let opened = open(args.model.as_deref(), &wish)?;
     reset_peak();
     let engine = opened.engine(args.threads)?;
+    if args.waves && engine.threads() == 0 {
+        bail!("--waves: expected a model for the processor, got one for a device");
+    }
     // `ds4c probe` measures the processor.
     let machine = if engine.threads() > 0 { args.machine(engine.threads())? } else { None };
     let spinner = progress::spinner("measuring");
@@ -95,6 +101,7 @@ impl BenchArgs {
             decode: self.decode,
             contexts: if self.decode == 0 { vec![] } else { self.ctx.clone().unwrap_or(CONTEXTS.to_vec()) },
             prefilled: self.prefilled,
+            waves: self.waves,
         }
     }
 

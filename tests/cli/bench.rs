@@ -34,6 +34,24 @@ fn a_bench_prints_one_object_and_draws_a_picture() {
 }
 
 #[test]
+fn waves_tell_where_the_time_of_a_token_goes() {
+    let lab = Lab::new();
+    let model = fixture("flash-bf16");
+    let flags = ["--prefill", "0", "--decode", "5", "--ctx", "9", "--waves"];
+    let answer = lab.ds4(&[&["bench", text(&model), "--json"], &flags[..]].concat());
+    let found: Value = serde_json::from_str(&answer.out).unwrap_or_else(|e| panic!("{e}: {answer:?}"));
+    let kinds = found["waves"][0]["kinds"].as_array().unwrap();
+    let has = |kind: &&Value| kind["ops"].as_str().unwrap().split(' ').any(|op| op == "moe_up");
+    // Every layer chooses its experts once for each token.
+    let waves: f64 = kinds.iter().filter(has).map(|k| k["waves"].as_f64().unwrap()).sum();
+    let layers = waves.round();
+    assert!(layers >= 1.0 && (waves - layers).abs() < 1e-9, "{found}");
+    assert!(kinds.iter().all(|k| k["ms"].as_f64().unwrap() > 0.0), "{found}");
+    let answer = lab.ds4(&[&["bench", text(&model)], &flags[..]].concat());
+    assert!(answer.out.contains("\ncontext 9: ms of a token"), "{answer:?}");
+}
+
+#[test]
 fn a_probe_that_was_kept_predicts() {
     let lab = Lab::new();
     let model = fixture("flash-bf16");
