@@ -54,11 +54,6 @@ pub fn folder(given: Option<&Path>) -> Result<PathBuf> {
     })
 }
 
-/// Whether sessions have been kept in a folder.
-pub fn is_store(folder: &Path) -> bool {
-    folder.join("lock").is_file()
-}
-
 /// Opens the store in a folder.
 ///
 /// # Errors

@@ -4,6 +4,8 @@ mod common;
 #[allow(dead_code, reason = "the tests of the programs use all of it")]
 #[path = "cli/lab.rs"]
 mod lab;
+#[path = "common/tools.rs"]
+mod tools;
 
 use common::{Expected, FAST_TOLERANCE, Judge, distance, fixture, interpret, logits_of, worst};
 use ds4::compile::{Request, compile};
@@ -26,11 +28,11 @@ const TOLERANCE: f64 = 1e-4;
 
 /// Whether there is a clang; says by name what is skipped if not.
 fn has_clang(test: &str) -> bool {
-    if let Err(why) = clang() {
-        eprintln!("SKIPPED {test}: {why}");
-        return false;
+    let found = clang();
+    if let Err(why) = &found {
+        tools::missing(test, &why.to_string());
     }
-    true
+    found.is_ok()
 }
 
 fn artifact(name: &str, class: Class, target: &str) -> Artifact {

@@ -1,5 +1,5 @@
 //! `ds4 kv`: a look into a folder of kept sessions.
-use crate::keep::{folder, is_store, open_store, size, warn};
+use crate::keep::{folder, open_store, size, warn};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use ds4_runtime::store::{Key, Options, RealDisk, Store};
@@ -84,7 +84,7 @@ fn open(folder: &Path) -> Result<Store> {
 
 /// Works on a folder; the default one need not be there yet.
 fn if_kept(dir: &Option<PathBuf>, work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let default = folder(None).ok().filter(|folder| dir.is_none() && !is_store(folder));
+    let default = folder(None).ok().filter(|folder| dir.is_none() && !Store::exists(folder));
     match default {
         Some(folder) => Ok(writeln!(stdout(), "nothing is kept in {}", folder.display())?),
         None => work(&existing(dir)?),
@@ -94,7 +94,7 @@ fn if_kept(dir: &Option<PathBuf>, work: impl FnOnce(&Path) -> Result<()>) -> Res
 /// A folder that is a store already: looking at another must not make it one.
 fn existing(dir: &Option<PathBuf>) -> Result<PathBuf> {
     let folder = folder(dir.as_deref())?;
-    if !is_store(&folder) {
+    if !Store::exists(&folder) {
         bail!("{}: expected a folder of kept sessions, got none", folder.display());
     }
     Ok(folder)

@@ -87,6 +87,11 @@ pub struct Store {
 }
 
 impl Store {
+    /// Whether a folder is a store already.
+    pub fn exists(folder: &Path) -> bool {
+        folder.join(LOCK).is_file()
+    }
+
     /// Opens the store in `folder`, making it if it is absent.
     ///
     /// Refuses a folder that others can write, and one that holds files and is no store. A damaged index

@@ -114,12 +114,23 @@ impl<'a> Job<'a> {
     #[inline]
     fn weight_rows<const N: usize>(&self, from: usize) -> [&'a [u8]; N] {
         // Looked up once, not row by row: narrow rows are read as fast.
-        let size = self.m.scalar.row_bytes(self.m.width);
+        self.rows_of_bytes(self.m.scalar.row_bytes(self.m.width), from)
+    }
+
+    /// As [`Job::weight_rows`], of rows that take `size` bytes as their packing has them.
+    #[inline]
+    fn rows_of_bytes<const N: usize>(&self, size: usize, from: usize) -> [&'a [u8]; N] {
         let mut rows = [&self.m.codes[..0]; N];
         for (i, row) in rows.iter_mut().enumerate() {
-            *row = &self.m.codes[(from + i).min(self.rows.end - 1) * size..][..size];
+            *row = &self.m.codes[self.row_at(from + i) * size..][..size];
         }
         rows
+    }
+
+    /// The row itself; beyond the job's last row that one.
+    #[inline]
+    fn row_at(&self, row: usize) -> usize {
+        row.min(self.rows.end - 1)
     }
 
     /// Writes the products of a column with the rows from `row` on.

@@ -48,11 +48,7 @@ fn run<const F: u8>(job: &Job<'_>, mut scratch: &mut [u8]) {
         sums.fill(0.0);
         let n = ROWS.min(job.rows.end - from);
         let size = parts.blocks * block_bytes::<F>();
-        let mut rows = [&job.m.codes[from * size..][..size]; ROWS];
-        for (i, row) in rows.iter_mut().enumerate() {
-            // Beyond the job's last row it is that one again.
-            *row = &job.m.codes[(from + i.min(n - 1)) * size..][..size];
-        }
+        let rows = job.rows_of_bytes::<ROWS>(size, from);
         for b in 0..parts.blocks {
             // The rows that follow come into the second cache in the order in which they lie.
             let size = const { ROWS * block_bytes::<F>() };

@@ -69,8 +69,7 @@ fn run<const F: u8>(job: &Job<'_>, scratch: &mut [u8]) {
 
 /// Eight rows from `from` on, with scales that lie apart; beyond the job's last row it is that one again.
 fn rows_of<'a, const F: u8>(job: &Job<'a>, from: usize) -> ([&'a [u8]; TILE], [&'a [u8]; TILE]) {
-    let row = |i: usize| (from + i).min(job.rows.end - 1);
-    (job.weight_rows(from), std::array::from_fn(|i| scale_row::<F>(&job.m, row(i))))
+    (job.weight_rows(from), std::array::from_fn(|i| scale_row::<F>(&job.m, job.row_at(from + i))))
 }
 
 /// Where the scales of a row lie: apart from the codes, or nowhere else.

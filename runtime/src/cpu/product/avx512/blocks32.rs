@@ -67,11 +67,6 @@ fn run<const F: u8>(job: &Job<'_>, scratch: &mut [u8]) {
     }
 }
 
-/// Row `i` of eight from `from` on; beyond the job's last row it is that one again.
-fn row_of(job: &Job<'_>, from: usize, i: usize) -> usize {
-    (from + i).min(job.rows.end - 1)
-}
-
 /// Bytes of a block's codes and scale; `fp4` keeps its scales apart.
 const fn block_bytes<const F: u8>() -> usize {
     match F {
@@ -86,7 +81,7 @@ const fn block_bytes<const F: u8>() -> usize {
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
 fn single<const F: u8>(job: &Job<'_>, from: usize, x: &[u8]) -> [f32; 8] {
     let rows = job.weight_rows::<8>(from);
-    let apart: [&[u8]; 8] = std::array::from_fn(|i| scale_row::<F>(&job.m, row_of(job, from, i)));
+    let apart: [&[u8]; 8] = std::array::from_fn(|i| scale_row::<F>(&job.m, job.row_at(from + i)));
     let parts = parts::<32, 32>(job.m.width);
     assert!(x.len() >= parts.bytes, "a prepared row");
     // The eight rows that follow come into the second cache in the order in which they lie.
@@ -189,7 +184,7 @@ fn many<const F: u8>(job: &Job<'_>, mut scratch: &mut [u8]) {
     for from in job.rows.clone().step_by(TILE) {
         sums.fill(0.0);
         let rows = job.weight_rows::<TILE>(from);
-        let apart: [&[u8]; TILE] = std::array::from_fn(|i| scale_row::<F>(&job.m, row_of(job, from, i)));
+        let apart: [&[u8]; TILE] = std::array::from_fn(|i| scale_row::<F>(&job.m, job.row_at(from + i)));
         for first in (0..blocks).step_by(CHUNK) {
             let chunk = CHUNK.min(blocks - first);
             // What is decoded next: the rest of these rows, or the start of the next ones.

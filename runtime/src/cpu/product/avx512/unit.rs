@@ -140,14 +140,7 @@ impl Unit {
         unsafe {
             let codes = |j: usize| _mm512_load_si512(x.codes.add(64 * j).cast());
             match F {
-                IQ2_XXS => {
-                    // Two chains: one would take longer than all else.
-                    let mut sum = [_mm512_load_si512(x.sums.cast()), _mm512_setzero_si512()];
-                    for j in 0..8 {
-                        sum[j % 2] = _mm512_dpbusd_epi32(sum[j % 2], self.weights[j], codes(j));
-                    }
-                    _mm512_mullo_epi32(_mm512_add_epi32(sum[0], sum[1]), self.factors[0])
-                }
+                IQ2_XXS => iq2_xxs_isum(|j| self.weights[j], self.factors[0], x),
                 Q2_K => {
                     let mut sum = _mm512_setzero_si512();
                     for j in 0..4 {
@@ -253,16 +246,23 @@ impl Coded {
     #[inline]
     #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
     pub(super) fn isum(&self, x: &Input) -> __m512i {
-        // SAFETY: a unit of an input has so many codes and sums.
-        unsafe {
-            // Two chains: one would take longer than all else.
-            let mut sum = [_mm512_load_si512(x.sums.cast()), _mm512_setzero_si512()];
-            for j in 0..8 {
-                let codes = _mm512_load_si512(x.codes.add(64 * j).cast());
-                sum[j % 2] = _mm512_dpbusd_epi32(sum[j % 2], self.weights(j), codes);
-            }
-            _mm512_mullo_epi32(_mm512_add_epi32(sum[0], sum[1]), self.factors)
+        iq2_xxs_isum(|j| self.weights(j), self.factors, x)
+    }
+}
+
+/// [`Unit::isum`] of `iq2_xxs` with vectors of weights and factors.
+#[inline]
+#[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
+fn iq2_xxs_isum(weights: impl Fn(usize) -> __m512i, factors: __m512i, x: &Input) -> __m512i {
+    // SAFETY: a unit of an input has so many codes and sums.
+    unsafe {
+        // Two chains: one would take longer than all else.
+        let mut sum = [_mm512_load_si512(x.sums.cast()), _mm512_setzero_si512()];
+        for j in 0..8 {
+            let codes = _mm512_load_si512(x.codes.add(64 * j).cast());
+            sum[j % 2] = _mm512_dpbusd_epi32(sum[j % 2], weights(j), codes);
         }
+        _mm512_mullo_epi32(_mm512_add_epi32(sum[0], sum[1]), factors)
     }
 }
 
@@ -323,6 +323,37 @@ static VALUES: [[[u8; 64]; 2]; 4] = {
     tables
 };
 
+/// A block of `q2_k` as it is stored.
+struct Q2K {
+    /// The 16 sub-scales, four times.
+    scales: __m512i,
+    mins: __m256i,
+    /// Codes in the order of a unit's vectors.
+    codes: [__m512i; 4],
+}
+
+impl Q2K {
+    /// # Safety
+    /// A block lies there.
+    #[inline]
+    #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
+    unsafe fn read(at: *const u8) -> Q2K {
+        // SAFETY: as the caller says.
+        let (scales, codes) = unsafe { (_mm_loadu_si128(at.cast()), _mm512_loadu_si512(at.add(16).cast())) };
+        let nibble = _mm_set1_epi8(15);
+        let mins = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16::<4>(scales), nibble));
+        let scales = _mm512_broadcast_i32x4(_mm_and_si128(scales, nibble));
+        let three = _mm512_set1_epi8(3);
+        let codes = [
+            _mm512_and_si512(codes, three),
+            _mm512_and_si512(_mm512_srli_epi16::<2>(codes), three),
+            _mm512_and_si512(_mm512_srli_epi16::<4>(codes), three),
+            _mm512_and_si512(_mm512_srli_epi16::<6>(codes), three),
+        ];
+        Q2K { scales, mins, codes }
+    }
+}
+
 /// Sums of a block of `q2_k` as [`Unit::isum`] and [`Unit::msum`] have them, without multiplying codes
 /// and scales first: that pays for one input row.
 ///
@@ -333,30 +364,19 @@ static VALUES: [[[u8; 64]; 2]; 4] = {
 pub(super) unsafe fn q2_k_sums(at: *const u8, x: &Input) -> (__m512i, __m256i) {
     // SAFETY: as the caller says, and a unit of an input has so many codes and sums.
     unsafe {
-        let (scales, codes) = (_mm_loadu_si128(at.cast()), _mm512_loadu_si512(at.add(16).cast()));
-        let nibble = _mm_set1_epi8(15);
-        let mins = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16::<4>(scales), nibble));
-        let scales = _mm512_broadcast_i32x4(_mm_and_si128(scales, nibble));
-        let three = _mm512_set1_epi8(3);
+        let block = Q2K::read(at);
         let mut sum = _mm512_setzero_si512();
         for j in 0..4 {
-            let shifted = match j {
-                0 => codes,
-                1 => _mm512_srli_epi16::<2>(codes),
-                2 => _mm512_srli_epi16::<4>(codes),
-                _ => _mm512_srli_epi16::<6>(codes),
-            };
             let x = _mm512_load_si512(x.codes.add(64 * j).cast());
-            let part = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_and_si512(shifted, three), x);
+            let part = _mm512_dpbusd_epi32(_mm512_setzero_si512(), block.codes[j], x);
             // Of each four lanes the scale of one sub-block, its upper bytes zero.
-            let lane = _mm512_setr_epi64(0, 0, 1, 1, 8, 8, 9, 9);
-            let place = _mm512_shuffle_epi8(lane, _mm512_set1_epi32(!0xff));
-            let place = _mm512_or_si512(place, _mm512_set1_epi32(!0xff));
-            let factor = _mm512_shuffle_epi8(scales, _mm512_add_epi8(place, _mm512_set1_epi32(2 * j as i32)));
+            let first = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 8, 8, 8, 8, 9, 9, 9, 9);
+            let place = _mm512_add_epi32(first, _mm512_set1_epi32(!0xff | (2 * j as i32)));
+            let factor = _mm512_shuffle_epi8(block.scales, place);
             // Sums of four products fit 16 bits.
             sum = _mm512_dpwssd_epi32(sum, part, factor);
         }
-        (sum, _mm256_madd_epi16(mins, _mm256_load_si256(x.sums.cast())))
+        (sum, _mm256_madd_epi16(block.mins, _mm256_load_si256(x.sums.cast())))
     }
 }
 
@@ -365,25 +385,20 @@ pub(super) unsafe fn q2_k_sums(at: *const u8, x: &Input) -> (__m512i, __m256i) {
 #[inline]
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
 unsafe fn decode_q2_k(at: *const u8) -> Unit {
-    let mut unit = Unit::zero();
     // SAFETY: as the caller says.
-    let (scales, codes) = unsafe { (_mm_loadu_si128(at.cast()), _mm512_loadu_si512(at.add(16).cast())) };
-    let mins = _mm_and_si128(_mm_srli_epi16::<4>(scales), _mm_set1_epi8(15));
-    unit.mins = _mm256_cvtepu8_epi16(mins);
-    let scales = _mm512_broadcast_i32x4(_mm_and_si128(scales, _mm_set1_epi8(15)));
+    let block = unsafe { Q2K::read(at) };
+    let mut unit = Unit::zero();
+    unit.mins = block.mins;
     // Of each 16 bytes, vector j has sub-block 8h + 2j + b: the scale s in every word, from which a
     // product makes the bytes 0 s 2s 3s, which the codes select.
     let multiples = _mm512_set1_epi32(770 << 16 | 256);
     let lane = _mm512_setr_epi64(0, 0, 1, 1, 8, 8, 9, 9);
     let words = _mm512_shuffle_epi8(lane, _mm512_set1_epi16(0));
     let words = _mm512_or_si512(words, _mm512_set1_epi16(0x8000u16 as i16));
-    let three = _mm512_set1_epi8(3);
-    let shifted =
-        [codes, _mm512_srli_epi16::<2>(codes), _mm512_srli_epi16::<4>(codes), _mm512_srli_epi16::<6>(codes)];
     for j in 0..4 {
         let place = _mm512_add_epi8(words, _mm512_set1_epi16(2 * j as i16));
-        let table = _mm512_mullo_epi16(_mm512_shuffle_epi8(scales, place), multiples);
-        unit.weights[j] = _mm512_shuffle_epi8(table, _mm512_and_si512(shifted[j], three));
+        let table = _mm512_mullo_epi16(_mm512_shuffle_epi8(block.scales, place), multiples);
+        unit.weights[j] = _mm512_shuffle_epi8(table, block.codes[j]);
     }
     unit
 }
