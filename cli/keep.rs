@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use ds4_runtime::Session;
-use ds4_runtime::store::{Journal, Options, RealDisk, Restored, Store, Writer};
+use ds4_runtime::store::{Journal, Options, RealDisk, Restored, Store, StoreError, Writer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -81,7 +81,8 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Opens the store that the flags ask for; `None` with `--no-kv`. With `is_temporary` the
+    /// Opens the store that the flags ask for; `None` with `--no-kv`, and, with a warning, if another
+    /// version of ds4 keeps its sessions there. With `is_temporary` the
     /// journal is removed when the work ends as it should; states stay.
     ///
     /// # Errors
@@ -92,7 +93,13 @@ impl Keeper {
         }
         let options = Options { budget: args.kv_budget, ..Options::default() };
         let folder = folder(args.kv.as_deref())?;
-        let store = Arc::new(open_store(&folder, options).context(KEPT)?);
+        let store = match open_store(&folder, options) {
+            Err(error) if matches!(error.downcast_ref(), Some(StoreError::Version { .. })) => {
+                eprintln!("warning: {error}: nothing is restored or kept");
+                return Ok(None);
+            }
+            store => Arc::new(store.context(KEPT)?),
+        };
         let writer = Writer::start(Arc::clone(&store)).context(KEPT)?;
         Ok(Some(Keeper { store, writer, journal: None, is_temporary }))
     }
@@ -112,11 +119,11 @@ impl Keeper {
     pub fn record(&mut self, session: &Session, tokens: &[u32], same: usize) -> Result<()> {
         match &mut self.journal {
             Some(journal) => {
-                if journal.tokens() > same as u64 {
-                    journal.rewind(same as u64)?;
-                }
                 let known = usize::try_from(journal.tokens()).context("journal")?;
-                journal.append(&tokens[known..])?;
+                match known > same {
+                    true => journal.replace(same as u64, &tokens[same..])?,
+                    false => journal.append(&tokens[known..])?,
+                }
             }
             None => {
                 let name = fresh_name();

@@ -6,7 +6,7 @@ use ds4::compile::{Request, compile};
 use ds4::target::CompileTarget;
 use ds4_ir::module::Decl;
 use ds4_ir::{Class, Scalar, TensorType};
-use ds4_runtime::store::{Options, RealDisk, Reason, Store};
+use ds4_runtime::store::{Boundary, Options, RealDisk, Reason, Store};
 use ds4_runtime::{Engine, Error, Session, Want};
 use std::path::Path;
 use std::sync::Arc;
@@ -126,6 +126,36 @@ fn another_model_class_or_parameter_finds_only_its_own() {
         let engine = Engine::new(artifact, &std::env::temp_dir(), 2).unwrap();
         assert_eq!(engine.session().unwrap().restore(&store, &ids).tokens, 40, "{ctx}");
     }
+}
+
+#[test]
+fn another_schema_version_is_a_clean_miss_that_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(&fixture("flash-bf16"), Class::Fast, 1);
+    let ids: Vec<u32> = (0..140).collect();
+    let store = open(folder.path());
+    let logits = save(&engine, &store, &ids);
+    let mut session = engine.session().unwrap();
+    let (own, later) = (session.layout(), session.layout_of(2));
+    drop(store.create_session(&own, "chat", &ids).unwrap());
+
+    let missed = store.restore(&later, &ids, &mut session);
+    assert_eq!((missed.tokens, &missed.reason), (0, &Reason::OtherIdentity));
+    let why = "restored 0 of 140 tokens: what is stored is for another model, numeric class or state schema";
+    assert_eq!(missed.to_string(), why);
+    let refused = store.open_session(&later, "chat").err().unwrap().to_string();
+    assert_eq!(refused, "session chat: recorded for another model, numeric class or state schema");
+    // Both live side by side, and neither costs the other anything.
+    let boundary = Boundary { tokens: &ids, logits: &logits, seconds_per_token: 0.1 };
+    advance(&mut session, &ids, 512);
+    store.commit(&store.capture(&later, boundary, &session).unwrap().unwrap()).unwrap();
+    for layout in [&own, &later] {
+        assert_eq!(store.restore(layout, &ids, &mut session).reason, Reason::Whole);
+    }
+    assert_eq!(store.open_session(&own, "chat").unwrap().1, ids);
+    assert!(store.verify().unwrap().problems.is_empty());
+    assert_eq!(store.take_warnings(), Vec::<String>::new());
+    assert_eq!(std::fs::read_dir(folder.path().join("kv/quarantine")).unwrap().count(), 0);
 }
 
 #[test]

@@ -42,6 +42,14 @@ enum Action {
         #[arg(long, value_name = "SIZE", value_parser = size)]
         budget: Option<u64>,
     },
+    /// Remove a kept conversation with the states that only it stands on, or one stored state
+    Rm {
+        /// The conversation's name, or the beginning of the state's key
+        #[arg(value_name = "NAME|KEY")]
+        what: String,
+        /// The folder
+        dir: Option<PathBuf>,
+    },
     /// Write a stored state and all it stands on to one file
     Export {
         /// The beginning of its key
@@ -71,6 +79,7 @@ pub fn kv(args: &KvCommand) -> Result<()> {
         Action::Verify { dir } => if_kept(dir, verify),
         Action::Gc { dir, budget } => if_kept(dir, |folder| gc(&open(folder)?, *budget)),
         Action::Show { key, dir } => show(&open(&existing(dir)?)?, key),
+        Action::Rm { what, dir } => rm(&open(&existing(dir)?)?, what),
         Action::Export { key, output, dir } => export(&open(&existing(dir)?)?, key, output),
         Action::Import { file, dir } => {
             Ok(writeln!(stdout(), "{}", open(&folder(dir.as_deref())?)?.import(file)?)?)
@@ -105,6 +114,14 @@ fn gc(store: &Store, budget: Option<u64>) -> Result<()> {
     writeln!(stdout(), "{freed} bytes freed, {} in use", store.bytes())?;
     warn(store);
     Ok(())
+}
+
+fn rm(store: &Store, what: &str) -> Result<()> {
+    let freed = match store.session_names()?.iter().any(|name| name == what) {
+        true => store.forget_session(what)?,
+        false => store.forget_entry(&store.lookup(what)?)?,
+    };
+    Ok(writeln!(stdout(), "{freed} bytes freed, {} in use", store.bytes())?)
 }
 
 fn export(store: &Store, key: &str, output: &Path) -> Result<()> {

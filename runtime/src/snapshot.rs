@@ -10,10 +10,14 @@ impl Session {
     /// What the snapshots of this session are made of. Another model, numeric class, row format,
     /// schema version or parameter makes another layout, which finds nothing of this one.
     pub fn layout(&self) -> Layout {
+        self.layout_of(SCHEMA_VERSION)
+    }
+
+    /// As [`Session::layout`], for a ds4 of another schema version.
+    pub fn layout_of(&self, version: u32) -> Layout {
         let module = self.engine().module();
         let mut identity = blake3::Hasher::new();
-        identity
-            .update(format!("{} {} {SCHEMA_VERSION}\n", self.engine().identity(), module.class).as_bytes());
+        identity.update(format!("{} {} {version}\n", self.engine().identity(), module.class).as_bytes());
         for (param, bytes) in module.params.iter().zip(self.param_bytes()) {
             identity.update(format!("{}: {}\n", param.name, param.ty).as_bytes());
             identity.update(bytes);

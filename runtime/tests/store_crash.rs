@@ -250,3 +250,59 @@ fn shown_tokens_reach_the_disk_within_five_seconds() {
     drop(journal);
     assert!((0..20).all(|seed| kept(seed) == [1, 2, 3, 4]));
 }
+
+#[test]
+fn replaced_tokens_are_the_old_ones_or_the_new_ones() {
+    let (old, new) = (text(9, 60), text(10, 90));
+    let mut replaced = 0;
+    for at in 1.. {
+        let sim = Sim::default();
+        let store = open(sim.clone(), u64::MAX / 2).unwrap();
+        let mut journal = store.create_session(&layout(), "chat", &old).unwrap();
+        let before = sim.calls();
+        sim.fault(at, Fault::Die);
+        let done = journal.replace(20, &new).and_then(|()| journal.sync());
+        drop(journal);
+        for power in [None, Some(&mut Rng::new(at))] {
+            let after = open(sim.reboot(power), u64::MAX / 2).unwrap();
+            let found = after.session("chat").unwrap().tokens;
+            assert!(found == old || found == [&old[..20], &new].concat(), "call {at}: {found:?}");
+            assert!(done.is_err() || found != old, "call {at}");
+            replaced += u32::from(found != old);
+        }
+        if sim.calls() < before + at {
+            break;
+        }
+    }
+    assert!(replaced > 2);
+}
+
+#[test]
+fn a_refusal_for_lack_of_room_is_told_once() {
+    let sim = Sim::default();
+    let store = Arc::new(open(sim, 20_000).unwrap());
+    let tokens = text(8, 500);
+    let capture = |n: usize| {
+        let session = Session::of(&tokens[..n]);
+        let boundary =
+            Boundary { tokens: &session.tokens, logits: &session.logits(), seconds_per_token: 1.0 };
+        store.capture(&layout(), boundary, &session).unwrap().unwrap()
+    };
+    // Each extends the one before, and all are captured before the first is refused.
+    let captures = [capture(300), capture(400), capture(500)];
+    let writer = Writer::start(Arc::clone(&store)).unwrap();
+    for capture in captures {
+        let mut waiting = Some(capture);
+        while let Some(capture) = waiting.take() {
+            waiting = writer.save(capture).err();
+        }
+    }
+    writer.wait();
+    let warnings = store.take_warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("store budget"), "{warnings:?}");
+    // What can be saved ends the silence.
+    let Ok(ticket) = writer.save(capture(20)) else { panic!("nothing else is queued") };
+    ticket.wait().unwrap();
+    writer.save(capture(450)).ok().unwrap().wait().unwrap_err();
+    assert_eq!(store.take_warnings().len(), 1);
+}

@@ -200,3 +200,49 @@ fn the_budget_never_costs_the_session_that_is_saved() {
     let saved = session.save(&open(Sim::default(), 10_000).unwrap());
     assert!(matches!(saved, Err(StoreError::Budget { budget: 10_000, .. })));
 }
+
+#[test]
+fn a_session_that_is_removed_takes_what_only_it_stands_on() {
+    let sim = Sim::default();
+    let store = open(sim.clone(), NO_LIMIT).unwrap();
+    let tokens = text(21, 400);
+    // A prompt that two sessions share, and what each made of it.
+    let other = [&tokens[..150], &text(22, 100)].concat();
+    for n in [100, 150, 300, 400] {
+        Session::of(&tokens[..n]).save(&store).unwrap();
+    }
+    Session::of(&other).save(&store).unwrap();
+    drop(store.create_session(&layout(), "one", &tokens).unwrap());
+    drop(store.create_session(&layout(), "two", &other).unwrap());
+    let ends = || {
+        let mut ends: Vec<u64> = store.list().unwrap().iter().map(|n| n.end).collect();
+        ends.sort_unstable();
+        ends
+    };
+    let open_elsewhere = store.open_session(&layout(), "one").unwrap();
+    assert!(matches!(store.forget_session("one"), Err(StoreError::Busy { .. })));
+    drop(open_elsewhere);
+    let before = store.bytes();
+    let freed = store.forget_session("one").unwrap();
+    assert_eq!((ends(), before - freed), (vec![100, 150, 250], store.bytes()));
+    assert_eq!(store.session_names().unwrap(), ["two"]);
+    assert_eq!(Session::restore(&store, &other).1.reason, Reason::Whole);
+    let (_, restored) = Session::restore(&store, &tokens);
+    assert_eq!(
+        (restored.tokens, restored.reason.to_string()),
+        (150, "the state at token 300 was removed".into())
+    );
+    assert!(matches!(store.forget_session("one"), Err(StoreError::NotFound { .. })));
+
+    // One boundary: with others above it only its edge goes, and what then leads nowhere goes with the last.
+    let key = |end| store.list().unwrap().iter().find(|n| n.end == end).unwrap().key;
+    store.forget_entry(&key(150)).unwrap();
+    assert!(matches!(store.forget_entry(&key(150)), Err(StoreError::NotFound { .. })));
+    assert_eq!((ends(), Session::restore(&store, &other).1.reason), (vec![100, 150, 250], Reason::Whole));
+    store.forget_entry(&key(250)).unwrap();
+    assert_eq!(ends(), [100]);
+    store.forget_session("two").unwrap();
+    assert_eq!((ends(), store.bytes()), (vec![], 0));
+    assert!(sim.paths().iter().all(|p| !p.starts_with("/store/nodes") && !p.starts_with("/store/sessions")));
+    assert!(store.verify().unwrap().problems.is_empty());
+}

@@ -212,3 +212,68 @@ fn a_budget_keeps_the_folder_small() {
     assert!(all <= 200 << 10, "{all}");
     assert!(lab.ds4(&["kv", "verify", text(&lab.path("kept"))]).good().contains("entries whole"));
 }
+
+#[test]
+fn lack_of_room_is_told_once() {
+    let lab = Lab::new();
+    let run = lab.ds4(&["run", "--temp", "0", "-p", ARK, "--kv", "kept", "--kv-budget", "1K"]);
+    assert_eq!(run.err.matches("warning: ").count(), 1, "{run:?}");
+    assert!(run.err.contains("not saved: store budget: expected room for "), "{run:?}");
+    assert_eq!(run.good(), "Noah built the ark.\n");
+}
+
+#[test]
+fn a_kept_conversation_is_removed() {
+    let lab = Lab::new();
+    let made = names(&chat(&lab, &[ARK, ABEL, "/fork copy", "/list"]));
+    let name = made.into_iter().find(|name| name != "copy").unwrap();
+    let before = lab.ds4(&["kv", "ls", "kept"]).good();
+    assert!(before.contains(&format!("session {name}  ")) && before.contains("session copy  "), "{before}");
+    // The copy stands on the same states.
+    assert!(lab.ds4(&["kv", "rm", &name, "kept"]).good().starts_with("0 bytes freed, "));
+    assert!(!lab.ds4(&["kv", "ls", "kept"]).good().contains(&name));
+    assert!(chat(&lab, &[&format!("/switch {name}")]).err.contains("not in the store"));
+    let gone = lab.ds4(&["kv", "rm", "copy", "kept"]).good();
+    assert!(gone.ends_with("bytes freed, 0 in use\n") && !gone.starts_with("0 "), "{gone}");
+    let left = lab.ds4(&["kv", "ls", "kept"]).good();
+    assert_eq!(left.lines().count(), 1, "{left}");
+    for folder in ["nodes", "sessions"] {
+        assert_eq!(std::fs::read_dir(lab.path("kept").join(folder)).unwrap().count(), 0, "{folder}");
+    }
+    lab.ds4(&["kv", "rm", "copy", "kept"]).fails(&["copy", "not in the store"]);
+
+    // One state, by the beginning of its key.
+    chat(&lab, &[ARK]).good();
+    let ls = lab.ds4(&["kv", "ls", "kept"]).good();
+    let key = ls.lines().find(|l| l.contains(" tokens ")).unwrap().split(' ').next().unwrap();
+    assert!(lab.ds4(&["kv", "rm", key, "kept"]).good().contains(" bytes freed, "));
+    assert!(!lab.ds4(&["kv", "ls", "kept"]).good().contains(key));
+    assert!(lab.ds4(&["kv", "verify", "kept"]).good().contains("entries whole"));
+}
+
+#[test]
+fn a_store_of_another_version_is_left_alone_and_the_answer_is_right() {
+    let lab = Lab::new();
+    let run = || lab.ds4(&["run", "--temp", "0", "-p", ARK, "--kv", "kept"]);
+    run().good();
+    let mut index = std::fs::read(lab.path("kept/index")).unwrap();
+    index[8] = 2;
+    let sum = twox_hash::XxHash3_64::oneshot(&index[..56]);
+    index[56..64].copy_from_slice(&sum.to_le_bytes());
+    std::fs::write(lab.path("kept/index"), &index).unwrap();
+    let other = run();
+    let warning = "index: expected version 1, got version 2, of another ds4: nothing is restored or kept";
+    assert!(other.err.lines().any(|l| l.starts_with("warning: ") && l.ends_with(warning)), "{other:?}");
+    assert_eq!(restored(&other), []);
+    assert_eq!(other.good(), "Noah built the ark.\n");
+    lab.ds4(&["kv", "ls", "kept"]).fails(&["index", "expected version 1, got version 2"]);
+    assert_eq!(std::fs::read(lab.path("kept/index")).unwrap(), index);
+    assert_eq!(std::fs::read_dir(lab.path("kept/quarantine")).unwrap().count(), 0);
+    // The one that wrote it finds all as it was.
+    index[8] = 1;
+    let sum = twox_hash::XxHash3_64::oneshot(&index[..56]);
+    index[56..64].copy_from_slice(&sum.to_le_bytes());
+    std::fs::write(lab.path("kept/index"), &index).unwrap();
+    let (n, of, _) = restored(&run()).remove(0);
+    assert_eq!(n, of);
+}

@@ -5,6 +5,8 @@ mod chat;
 #[path = "../common/mod.rs"]
 mod common;
 mod kernels;
+#[cfg(unix)]
+mod kill;
 mod kv;
 mod lab;
 mod logits;

@@ -3,12 +3,12 @@
 //! A bundle is the sealed files of the path, the rows of each boundary first to last, then the
 //! edge of the last, one behind the other. Each says its own length, so nothing else is needed.
 use super::Store;
+use super::beside::Beside;
 use super::disk::{DiskFile, How};
 use super::error::{At, StoreError, damaged};
 use super::index::{Node, Record};
 use super::key::{Chain, Key};
 use super::read::Reader;
-use super::save::publish;
 use super::sealed::{Header, Kind};
 use std::ops::Range;
 use std::path::Path;
@@ -59,24 +59,40 @@ impl Store {
     pub fn import(&self, from: &Path) -> Result<Key, StoreError> {
         let headers = self.bundle(from)?;
         let last = headers.last().expect("a bundle ends with an edge").key;
+        let beside = |(header, at): (Header, u64)| {
+            Ok((Beside::new(self, self.node_file(&header.key, header.kind))?, header, at))
+        };
+        let begun = self.locked(|store| store.lacking(&headers)?.into_iter().map(beside).collect());
+        let mut files: Vec<(Beside, Header, u64)> = begun?;
+        files.iter().try_for_each(|(file, header, at)| self.copy_in(from, header, *at, file.temp()))?;
         self.locked(|store| {
-            let mut parts: Vec<(Header, u64)> = Vec::new();
-            for (header, at) in with_offsets(&headers) {
-                let known = store.stored(&header)?;
-                if known.is_none_or(|n| header.kind == Kind::Edge && n.edge == 0) {
-                    parts.push((header, at));
-                }
+            let lacking = store.lacking(&headers)?;
+            let wanted = |h: &Header| lacking.iter().any(|(l, _)| l == h);
+            let mut copied: Vec<_> =
+                files.iter_mut().filter(|(_, h, _)| wanted(h)).map(|f| &mut f.0).collect();
+            if copied.len() < lacking.len() {
+                let (position, parent) = (headers.last().map_or(0, |h| h.end), lacking[0].0.end);
+                return Err(StoreError::ParentGone { position, parent });
             }
-            let keep = headers.iter().map(|h| h.key).collect();
-            store.make_room(parts.iter().map(|(h, _)| h.file_bytes()).sum(), &keep)?;
-            for (header, at) in &parts {
-                store.copy_in(from, header, *at)?;
-            }
-            for (header, _) in &parts {
-                store.take_in(header);
-            }
+            Beside::publish(&mut copied)?;
+            lacking.iter().for_each(|(header, _)| store.take_in(header));
             Ok(last)
         })
+    }
+
+    /// The parts of a bundle that the store lacks, and where in it they lie. Makes room for them. The
+    /// caller holds the folder's lock.
+    fn lacking(&self, headers: &[Header]) -> Result<Vec<(Header, u64)>, StoreError> {
+        let mut parts: Vec<(Header, u64)> = Vec::new();
+        for (header, at) in with_offsets(headers) {
+            let known = self.stored(&header)?;
+            if known.is_none_or(|n| header.kind == Kind::Edge && n.edge == 0) {
+                parts.push((header, at));
+            }
+        }
+        let keep = headers.iter().map(|h| h.key).collect();
+        self.make_room(parts.iter().map(|(h, _)| h.file_bytes()).sum(), &keep)?;
+        Ok(parts)
     }
 
     /// The headers of a bundle whose parts are whole and make a path.
@@ -123,20 +139,17 @@ impl Store {
         }
     }
 
-    /// Takes one part of a bundle into the folder, durably, whatever its file has become meanwhile.
-    fn copy_in(&self, from: &Path, header: &Header, at: u64) -> Result<(), StoreError> {
-        let path = self.node_file(&header.key, header.kind);
-        let temp = path.with_added_extension("tmp");
+    /// Copies one part of a bundle to a file of its own, durably, whatever the bundle has become meanwhile.
+    fn copy_in(&self, from: &Path, header: &Header, at: u64, temp: &Path) -> Result<(), StoreError> {
         let (file, out) =
-            (self.disk.open(from, How::Read).at(from)?, self.disk.open(&temp, How::Fresh).at(&temp)?);
-        copy(&*file, from, at..at + header.file_bytes(), &*out, &temp, 0)?;
-        let mut copied = Reader::open(self.disk(), &temp)?;
+            (self.disk.open(from, How::Read).at(from)?, self.disk.open(temp, How::Fresh).at(temp)?);
+        copy(&*file, from, at..at + header.file_bytes(), &*out, temp, 0)?;
+        let mut copied = Reader::open(self.disk(), temp)?;
         if copied.header != *header {
             return Err(damaged(from, "changed while it was read"));
         }
         copied.check_rest()?;
-        out.sync().at(&temp)?;
-        publish(self.disk(), &[(temp, path)], &self.folder.join("nodes"))
+        out.sync().at(temp)
     }
 
     fn take_in(&self, header: &Header) {

@@ -1,4 +1,5 @@
 //! Little-endian fields in and out of byte buffers; reading past the end is `None`, never a panic.
+use twox_hash::XxHash3_64;
 
 /// Reads fields from the front of a buffer.
 pub(crate) struct Take<'a>(pub(crate) &'a [u8]);
@@ -29,6 +30,16 @@ impl<'a> Take<'a> {
     pub(crate) fn f32(&mut self) -> Option<f32> {
         self.array().map(f32::from_le_bytes)
     }
+}
+
+/// The version in a header whose magic and checksum hold, if it is not `ours`. In every version a header
+/// of these files begins with its magic and version and ends with its checksum, at the same place.
+pub(crate) fn other_version(head: &[u8], magic: [u8; 8], ours: u32) -> Option<u32> {
+    let (fields, sum) = head.split_at_checked(head.len().checked_sub(8)?)?;
+    let mut take = Take(fields);
+    let (found, version) = (take.array()?, take.u32()?);
+    let whole = found == magic && Take(sum).u64()? == XxHash3_64::oneshot(fields);
+    (whole && version != ours).then_some(version)
 }
 
 /// Appends fields to a buffer.

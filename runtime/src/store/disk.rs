@@ -29,9 +29,6 @@ pub trait DiskFile: Send + Sync {
     /// Lets the disk begin with these bytes, so that a later [`DiskFile::sync`] has less to wait for.
     /// Promises nothing.
     fn begin_sync(&self, _bytes: Range<u64>) {}
-    /// Lets the disk begin to read these bytes, so that a later [`DiskFile::read_at`] has less to wait
-    /// for. Promises nothing.
-    fn begin_read(&self, _bytes: Range<u64>) {}
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Cuts the file to `len` bytes.
@@ -188,17 +185,10 @@ impl DiskFile for File {
     #[cfg(target_os = "linux")]
     fn begin_sync(&self, bytes: Range<u64>) {
         use std::os::fd::AsRawFd;
-        let (start, len) = offsets(bytes);
+        let offset = |n: u64| libc::off64_t::try_from(n).unwrap_or(libc::off64_t::MAX);
+        let (start, len) = (offset(bytes.start), offset(bytes.end - bytes.start));
         // SAFETY: the descriptor is open while `self` lives; no memory is passed. A refusal costs speed.
         unsafe { libc::sync_file_range(self.as_raw_fd(), start, len, libc::SYNC_FILE_RANGE_WRITE) };
-    }
-
-    #[cfg(target_os = "linux")]
-    fn begin_read(&self, bytes: Range<u64>) {
-        use std::os::fd::AsRawFd;
-        let (start, len) = offsets(bytes);
-        // SAFETY: as for `begin_sync`.
-        unsafe { libc::posix_fadvise64(self.as_raw_fd(), start, len, libc::POSIX_FADV_WILLNEED) };
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -208,13 +198,6 @@ impl DiskFile for File {
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.set_len(len)
     }
-}
-
-/// Start and length as the system wants them.
-#[cfg(target_os = "linux")]
-fn offsets(bytes: Range<u64>) -> (libc::off64_t, libc::off64_t) {
-    let offset = |n: u64| libc::off64_t::try_from(n).unwrap_or(libc::off64_t::MAX);
-    (offset(bytes.start), offset(bytes.end - bytes.start))
 }
 
 #[cfg(unix)]

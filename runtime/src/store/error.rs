@@ -21,6 +21,16 @@ pub enum StoreError {
         /// What was expected and what was found.
         why: String,
     },
+    /// Another ds4 wrote it, and may read it again: it is left as it is.
+    #[error("{file}: expected version {expected}, got version {got}, of another ds4")]
+    Version {
+        /// The file.
+        file: PathBuf,
+        /// The version that this ds4 reads and writes.
+        expected: u32,
+        /// The version of the file.
+        got: u32,
+    },
     /// Somebody else could plant or change states.
     #[error("{folder}: expected a folder that only its owner can write, got {got}")]
     NotPrivate {

@@ -86,11 +86,16 @@ impl Store {
             if !matches!(self.disk.try_lock(&path), Ok(None)) {
                 continue; // Nobody has it open, or it was removed meanwhile.
             }
-            let Ok(SessionFile { root, tokens, .. }) = self.session(&name) else { continue };
-            let file = self.file();
-            keep.extend(file.index.prefixes(&Chain::new(root, &tokens)).map(|(_, key)| key));
+            keep.extend(self.prefixes_of(&name));
         }
         Ok(())
+    }
+
+    /// The keys of what may be stored of a session, the longest first; none if it cannot be read.
+    pub(crate) fn prefixes_of(&self, name: &str) -> Vec<Key> {
+        let Ok(SessionFile { root, tokens, .. }) = self.session(name) else { return Vec::new() };
+        let file = self.file();
+        file.index.prefixes(&Chain::new(root, &tokens)).map(|(_, key)| key).collect()
     }
 }
 

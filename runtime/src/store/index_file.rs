@@ -4,7 +4,7 @@ use super::disk::{Disk, How};
 use super::error::{At, StoreError};
 use super::index::{Index, Record};
 use super::key::Key;
-use super::log::{FRAME_MAX, LOG_HEADER, LOG_MAX, LogHeader, LogKind};
+use super::log::{FRAME_MAX, LOG_HEADER, LOG_MAX, LogHeader, LogKind, VERSION};
 use std::path::PathBuf;
 
 const RECORDS: u32 = 1;
@@ -61,7 +61,12 @@ impl IndexFile {
         let n = file.read_at(&mut head, 0).at(&self.path)?;
         let header = match LogHeader::parse(&head[..n], LogKind::Index) {
             Ok(header) => header,
-            Err(why) => return Ok(Found::Damaged(why)),
+            Err(why) => match LogHeader::other_version(&head[..n]) {
+                Some(got) => {
+                    return Err(StoreError::Version { file: self.path.clone(), expected: VERSION, got });
+                }
+                None => return Ok(Found::Damaged(why)),
+            },
         };
         if self.header != Some(header) {
             self.restart(header);

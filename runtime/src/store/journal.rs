@@ -7,15 +7,17 @@ use super::bytes::{put_tokens, tokens};
 use super::disk::{Disk, DiskFile, How, Lock};
 use super::error::{At, StoreError, damaged};
 use super::key::Key;
-use super::log::{FRAME_MAX, LOG_HEADER, LOG_MAX, LogHeader, LogKind};
+use super::log::{FRAME_MAX, LOG_HEADER, LOG_MAX, LogHeader, LogKind, VERSION};
 use super::save::publish;
 use super::{Layout, Store};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
 const TOKENS: u32 = 1;
-/// The session went back to a length; its payload is that length.
+/// The session went back to a length and on from there; its payload is that length and the new tokens.
 const REWIND: u32 = 2;
+/// Bytes of that length.
+const REWIND_MIN: usize = 8;
 const SUFFIX: &str = ".journal";
 
 /// The journals that are to be synced.
@@ -99,11 +101,20 @@ impl Journal {
 
     /// Takes back all tokens from `len` on.
     pub fn rewind(&mut self, len: u64) -> Result<(), StoreError> {
+        self.replace(len, &[])
+    }
+
+    /// Replaces all tokens from `len` on by `new`. The end of the process in between loses none of the old
+    /// ones but for the new: they come in one frame, as far as one holds them.
+    pub fn replace(&mut self, len: u64, new: &[u32]) -> Result<(), StoreError> {
         assert!(len <= self.tokens, "{len} of {}", self.tokens);
+        let (first, rest) = new.split_at(new.len().min((FRAME_MAX - REWIND_MIN) / 4));
+        let mut payload = len.to_le_bytes().to_vec();
+        put_tokens(&mut payload, first);
         self.closed = false;
-        self.tail.append(REWIND, &len.to_le_bytes())?;
-        self.tokens = len;
-        Ok(())
+        self.tail.append(REWIND, &payload)?;
+        self.tokens = len + first.len() as u64;
+        self.append(rest)
     }
 
     /// Returns when all tokens are on the disk.
@@ -184,8 +195,17 @@ impl Store {
 
     /// Removes a session's journal. Its snapshots stay until they are evicted.
     pub fn remove_session(&self, name: &str) -> Result<(), StoreError> {
+        let lock = self.lock_session(name)?;
+        self.remove_journal(name, lock)
+    }
+
+    /// Keeps all others from opening a session.
+    pub(crate) fn lock_session(&self, name: &str) -> Result<Lock, StoreError> {
+        self.lock(&self.named(name)?).map_err(|error| no_session(error, name))
+    }
+
+    pub(crate) fn remove_journal(&self, name: &str, _held: Lock) -> Result<(), StoreError> {
         let path = self.named(name)?;
-        let _lock = self.lock(&path).map_err(|error| no_session(error, name))?;
         self.disk.remove(&path).at(&path)?;
         let folder = self.folder.join("sessions");
         self.disk.sync_dir(&folder).at(&folder)
@@ -273,7 +293,11 @@ fn read(disk: &dyn Disk, path: &Path) -> Result<Found, StoreError> {
     let mut bytes = vec![0; len as usize];
     let n = file.read_at(&mut bytes, 0).at(path)?;
     bytes.truncate(n);
-    let header = LogHeader::parse(&bytes, LogKind::Journal).map_err(|why| damaged(path, why))?;
+    let header = LogHeader::parse(&bytes, LogKind::Journal);
+    let header = header.map_err(|why| match LogHeader::other_version(&bytes) {
+        Some(got) => StoreError::Version { file: path.to_path_buf(), expected: VERSION, got },
+        None => damaged(path, why),
+    })?;
     let scan = header.scan(&bytes[LOG_HEADER..], LOG_HEADER as u64);
     let why = format!("checksum of the frame at {} does not hold", scan.end);
     let mut session = SessionFile {
@@ -287,9 +311,11 @@ fn read(disk: &dyn Disk, path: &Path) -> Result<Found, StoreError> {
         let payload = &bytes[LOG_HEADER..][range];
         match (tag, payload.len()) {
             (TOKENS, n) if n.is_multiple_of(4) => session.tokens.extend(tokens(payload)),
-            (REWIND, 8) => {
-                let len = u64::from_le_bytes(payload.try_into().expect("8 bytes"));
+            (REWIND, n) if n >= REWIND_MIN && n.is_multiple_of(4) => {
+                let (len, new) = payload.split_at(REWIND_MIN);
+                let len = u64::from_le_bytes(len.try_into().expect("8 bytes"));
                 session.tokens.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+                session.tokens.extend(tokens(new));
             }
             _ => {
                 session.damaged = Some(format!("holds a frame of unknown tag {tag}"));

@@ -10,6 +10,8 @@
 //! tokens ([`key`](Key)). Its file of rows holds the entries closed since its parent, its file of
 //! the edge what is valid only there ([`Layout`]). Both are written beside, synced, renamed and
 //! never changed; then the index, a log, gets a record. `docs/store.md` draws the files.
+mod ahead;
+mod beside;
 mod bundle;
 mod bytes;
 mod check;
@@ -24,6 +26,7 @@ mod layout;
 mod list;
 mod log;
 mod read;
+mod remove;
 mod restore;
 mod save;
 mod sealed;

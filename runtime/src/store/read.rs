@@ -1,72 +1,111 @@
 //! Reading sealed files from front to back; nothing is given to the caller before its checksum held.
-//!
-//! The system reads ahead within a file; [`Files`] has it begin with the files behind as well. So the disk
-//! works while the caller does, and one thread restores as fast as a disk of some GB/s reads.
+use super::ahead::{Ahead, Lane};
 use super::bytes::{Take, tokens};
 use super::disk::{Disk, DiskFile, How};
 use super::error::{At, StoreError, damaged};
-use super::sealed::{CHUNK, HEADER, Header, SUM};
-use std::collections::VecDeque;
+use super::sealed::{CHUNK, HEADER, Header, SUM, VERSION};
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::mpsc::Sender;
+use std::thread::Scope;
 
-/// Bytes read by one call: some chunks with their sums.
-const PIECE: u64 = 2 * (CHUNK + SUM as u64);
-/// Bytes of files behind the one being read that the disk is told to read.
-const AHEAD: u64 = 8 << 20;
-/// Linux begins with no more than a transfer of the disk at one telling, on most disks 1,280 KiB.
-const STEP: u64 = 1 << 20;
-/// Files opened before they are asked for, at most.
-const FILES: usize = 16;
+/// Bytes read by one call: a chunk with its sum.
+pub(crate) const PIECE: u64 = CHUNK + SUM as u64;
 
 /// Sealed files that will be read one after the other.
 pub(crate) struct Files<'a> {
     disk: &'a dyn Disk,
-    /// Not opened yet.
-    paths: std::slice::Iter<'a, PathBuf>,
-    open: VecDeque<(&'a Path, io::Result<Opened>)>,
-}
-
-struct Opened {
-    file: Box<dyn DiskFile>,
-    len: u64,
-}
-
-impl Opened {
-    fn new(disk: &dyn Disk, path: &Path) -> io::Result<Opened> {
-        let file = disk.open(path, How::Read)?;
-        let len = file.len()?;
-        Ok(Opened { file, len })
-    }
+    paths: &'a [PathBuf],
+    ahead: Option<Ahead>,
+    next: usize,
 }
 
 impl<'a> Files<'a> {
-    pub(crate) fn new(disk: &'a dyn Disk, paths: &'a [PathBuf]) -> Files<'a> {
-        Files { disk, paths: paths.iter(), open: VecDeque::new() }
+    /// Files of about `bytes` bytes in all. Threads that read ahead end with `scope`.
+    pub(crate) fn new<'scope>(
+        disk: &'a dyn Disk,
+        paths: &'a [PathBuf],
+        bytes: u64,
+        scope: &'scope Scope<'scope, 'a>,
+    ) -> Files<'a> {
+        Files { disk, paths, ahead: Ahead::start(disk, paths, bytes, scope), next: 0 }
     }
 
     /// The next file. There has to be one.
     pub(crate) fn next(&mut self) -> Result<Reader, StoreError> {
-        let (path, opened) = self.open.pop_front().unwrap_or_else(|| {
-            let path = self.paths.next().expect("a file is left");
-            (path, Opened::new(self.disk, path))
-        });
-        self.begin();
-        Reader::opened(opened.at(path)?, path)
+        let (i, path) = (self.next, &self.paths[self.next]);
+        self.next += 1;
+        match &self.ahead {
+            None => Reader::open(self.disk, path),
+            Some(ahead) => {
+                let (len, lane) = ahead.file(i).at(path)?;
+                Reader::whole(Source::Ahead(lane), len, path)
+            }
+        }
+    }
+}
+
+/// Bytes of a file, in a buffer that is used again: made anew for each piece, or filled with zeros
+/// before it is read into, it would cost more than the reading.
+#[derive(Default)]
+pub(crate) struct Piece {
+    buffer: Vec<u8>,
+    len: usize,
+    home: Option<Sender<Vec<u8>>>,
+}
+
+impl Piece {
+    /// A piece in `buffer`, which goes back to `home` in the end.
+    pub(crate) fn recycled(buffer: Vec<u8>, home: &Sender<Vec<u8>>) -> Piece {
+        Piece { buffer, len: 0, home: Some(home.clone()) }
     }
 
-    /// Has the disk begin with the next files.
-    fn begin(&mut self) {
-        let bytes = |o: &(&Path, io::Result<Opened>)| o.1.as_ref().map_or(0, |o| o.len);
-        while self.open.len() < FILES && self.open.iter().map(bytes).sum::<u64>() < AHEAD {
-            let Some(path) = self.paths.next() else { return };
-            let opened = Opened::new(self.disk, path);
-            if let Ok(Opened { file, len }) = &opened {
-                (0..(*len).min(AHEAD)).step_by(STEP as usize).for_each(|at| file.begin_read(at..at + STEP));
-            }
-            self.open.push_back((path, opened));
+    /// Becomes the `n` bytes at `at`; fewer at the end of the file.
+    pub(crate) fn read(&mut self, file: &dyn DiskFile, at: u64, n: u64) -> io::Result<()> {
+        let n = n as usize;
+        self.buffer.resize(self.buffer.len().max(n), 0);
+        self.len = file.read_at(&mut self.buffer[..n], at)?;
+        Ok(())
+    }
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if let Some(home) = &self.home {
+            // A thread that is gone needs no buffers.
+            let _ = home.send(std::mem::take(&mut self.buffer));
         }
+    }
+}
+
+/// Where a reader's bytes come from.
+enum Source {
+    /// A file, from this byte on.
+    File(Box<dyn DiskFile>, u64),
+    Ahead(Rc<Lane>),
+}
+
+impl Source {
+    /// Replaces `piece` by the next `n` bytes; fewer at the end of the file.
+    fn read(&mut self, n: u64, piece: &mut Piece) -> io::Result<()> {
+        match self {
+            Source::Ahead(lane) => *piece = lane.next()?,
+            Source::File(file, at) => {
+                piece.read(&**file, *at, n)?;
+                *at += piece.len() as u64;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -74,11 +113,9 @@ impl<'a> Files<'a> {
 pub(crate) struct Reader {
     pub(crate) header: Header,
     path: PathBuf,
-    file: Box<dyn DiskFile>,
-    /// Where in the file the next piece begins.
-    at: u64,
+    source: Source,
     /// The last piece, and where in it the next chunk begins.
-    piece: Vec<u8>,
+    piece: Piece,
     next: usize,
     /// Number of the next chunk.
     index: u64,
@@ -90,30 +127,41 @@ pub(crate) struct Reader {
 impl Reader {
     /// Opens a file that holds one sealed file and nothing else.
     pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Reader, StoreError> {
-        Reader::opened(Opened::new(disk, path).at(path)?, path)
+        let file = disk.open(path, How::Read).at(path)?;
+        let len = file.len().at(path)?;
+        Reader::whole(Source::File(file, 0), len, path)
     }
 
-    fn opened(opened: Opened, path: &Path) -> Result<Reader, StoreError> {
-        let reader = Reader::part(opened.file, path, 0)?;
+    fn whole(source: Source, len: u64, path: &Path) -> Result<Reader, StoreError> {
+        let reader = Reader::new(source, path)?;
         match reader.header.file_bytes() {
-            expected if expected == opened.len => Ok(reader),
-            expected => Err(damaged(path, format!("expected {expected} bytes, got {}", opened.len))),
+            expected if expected == len => Ok(reader),
+            expected => Err(damaged(path, format!("expected {expected} bytes, got {len}"))),
         }
     }
 
     /// Starts reading the sealed file that lies at `base` in a larger one.
     pub(crate) fn part(file: Box<dyn DiskFile>, path: &Path, base: u64) -> Result<Reader, StoreError> {
-        let mut head = [0; HEADER as usize];
-        let n = file.read_at(&mut head, base).at(path)?;
-        let header = Header::parse(&head[..n]).map_err(|why| damaged(path, why))?;
-        let (path, at) = (path.to_path_buf(), base + HEADER);
-        let (piece, across) = (Vec::new(), Vec::new());
-        Ok(Reader { header, path, file, at, piece, next: 0, index: 0, rest: 0..0, across })
+        Reader::new(Source::File(file, base), path)
     }
 
-    /// Gives the file back, to read the next part.
+    fn new(mut source: Source, path: &Path) -> Result<Reader, StoreError> {
+        let mut piece = Piece::default();
+        source.read(HEADER, &mut piece).at(path)?;
+        let header = Header::parse(&piece).map_err(|why| match Header::other_version(&piece) {
+            Some(got) => StoreError::Version { file: path.to_path_buf(), expected: VERSION, got },
+            None => damaged(path, why),
+        })?;
+        let (path, next, across) = (path.to_path_buf(), piece.len(), Vec::new());
+        Ok(Reader { header, path, source, piece, next, index: 0, rest: 0..0, across })
+    }
+
+    /// Gives the file of a [`Reader::part`] back, to read the next one.
     pub(crate) fn into_file(self) -> Box<dyn DiskFile> {
-        self.file
+        match self.source {
+            Source::File(file, _) => file,
+            Source::Ahead(_) => unreachable!("read to its end by who opened it"),
+        }
     }
 
     /// Replaces the contents of `out` by the next `n` bytes of the body.
@@ -175,10 +223,8 @@ impl Reader {
         if self.next == self.piece.len() {
             // The header's length is no reason to allocate more than a piece.
             let left = self.header.file_bytes() - HEADER - self.index * (CHUNK + SUM as u64);
-            self.piece.resize(left.min(PIECE) as usize, 0);
-            let n = self.file.read_at(&mut self.piece, self.at).at(&self.path)?;
-            self.piece.truncate(n);
-            (self.at, self.next) = (self.at + n as u64, 0);
+            self.source.read(left.min(PIECE), &mut self.piece).at(&self.path)?;
+            self.next = 0;
         }
         let payload = CHUNK.min(self.header.body - start) as usize;
         let chunk = self.piece.get(self.next..self.next + payload + SUM);

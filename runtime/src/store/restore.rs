@@ -177,13 +177,16 @@ impl Store {
         let last = path.len() - 1;
         let parts = path.iter().map(|node| (node, Kind::Rows)).chain([(&path[last], Kind::Edge)]);
         let paths: Vec<PathBuf> = parts.map(|(node, kind)| self.node_file(&node.key, kind)).collect();
-        let mut files = Files::new(self.disk(), &paths);
-        for (i, node) in path.iter().enumerate() {
-            let read = files.next().and_then(|file| self.read_rows(layout, chain, node, file, state));
-            read.map_err(|e| (i, Kind::Rows, e))?;
-        }
-        let read = files.next().and_then(|file| self.read_edge(layout, &path[last], file, state));
-        read.map_err(|e| (last, Kind::Edge, e))
+        let bytes = path.iter().map(|n| n.rows).sum::<u64>() + path[last].edge;
+        std::thread::scope(|scope| {
+            let mut files = Files::new(self.disk(), &paths, bytes, scope);
+            for (i, node) in path.iter().enumerate() {
+                let read = files.next().and_then(|file| self.read_rows(layout, chain, node, file, state));
+                read.map_err(|e| (i, Kind::Rows, e))?;
+            }
+            let read = files.next().and_then(|file| self.read_edge(layout, &path[last], file, state));
+            read.map_err(|e| (last, Kind::Edge, e))
+        })
     }
 
     fn read_rows(

@@ -1,4 +1,5 @@
 //! Saving: rows are copied out at the boundary, then written and made known in the background.
+use super::beside::Beside;
 use super::disk::Disk;
 use super::error::{At, StoreError};
 use super::index::{Gone, Node, Record};
@@ -42,6 +43,23 @@ pub struct Saved {
     pub position: u64,
     /// Bytes written; 0 if another session or process had saved it meanwhile.
     pub bytes: u64,
+}
+
+/// How a capture will be saved.
+struct Plan {
+    /// The boundary as the index will know it.
+    node: Node,
+    /// Its rows are not there yet.
+    rows: bool,
+    /// Bytes of the files to be written.
+    bytes: u64,
+}
+
+impl Plan {
+    /// The files to be written, in the order of their publishing.
+    fn parts<'a>(&self, capture: &'a Capture) -> impl Iterator<Item = &'a Part> + use<'a> {
+        capture.rows.as_ref().filter(|_| self.rows).into_iter().chain([&capture.edge])
+    }
 }
 
 impl Capture {
@@ -133,30 +151,68 @@ impl Store {
     }
 
     /// As [`Store::commit`], with a pause after each megabyte.
+    ///
+    /// The folder is locked twice, before the files are written and to publish them; not meanwhile.
     pub(crate) fn commit_with(&self, capture: &Capture, pause: &dyn Fn()) -> Result<Saved, StoreError> {
+        let position = capture.position();
+        let beside = |part| Ok((part, Beside::new(self, self.part_file(part))?));
+        let begun = self.locked(|store| match store.plan(capture)? {
+            Some(plan) => plan.parts(capture).map(beside).collect::<Result<Vec<_>, _>>().map(Some),
+            None => Ok(None),
+        })?;
+        let Some(mut files) = begun else { return Ok(Saved { position, bytes: 0 }) };
+        let mut written = Vec::new();
+        for (part, file) in &files {
+            let open = sealed::write(self.disk(), file.temp(), &part.0, &part.1, pause)?;
+            written.push((open, file.temp()));
+        }
+        // The disk has all there is to do before it is waited for.
+        written.iter().try_for_each(|(file, temp)| file.sync().at(temp))?;
+        self.locked(|store| store.make_known(capture, &mut files))
+    }
+
+    /// Publishes the files that are still lacking: others may have saved or evicted meanwhile.
+    fn make_known(&self, capture: &Capture, files: &mut [(&Part, Beside)]) -> Result<Saved, StoreError> {
+        let position = capture.position();
+        let Some(plan) = self.plan(capture)? else { return Ok(Saved { position, bytes: 0 }) };
+        let lacking: Vec<PathBuf> = plan.parts(capture).map(|part| self.part_file(part)).collect();
+        let files = files.iter_mut().map(|(_, file)| file);
+        let mut files: Vec<&mut Beside> = files.filter(|f| lacking.iter().any(|p| p == f.path())).collect();
+        if files.len() < lacking.len() {
+            // Its rows were there before and have been evicted since.
+            return Err(StoreError::ParentGone { position, parent: position });
+        }
+        Beside::publish(&mut files)?;
+        self.file().log(Record::Put(plan.node));
+        Ok(Saved { position, bytes: plan.bytes })
+    }
+
+    /// What saving a capture takes; `None` if it was saved meanwhile. Makes room for it. The caller
+    /// holds the folder's lock.
+    fn plan(&self, capture: &Capture) -> Result<Option<Plan>, StoreError> {
         let edge = &capture.edge.0;
-        self.locked(|store| {
-            let known = store.stored(edge)?;
-            if known.as_ref().is_some_and(|n| n.edge > 0) {
-                return Ok(Saved { position: edge.end, bytes: 0 });
-            }
-            let rows = capture.rows.as_ref().filter(|_| known.is_none());
-            let used = store.disk.now();
-            // If the rows are there, they may have been saved in other pieces than the captured ones.
-            let node = match (known, rows) {
-                (Some(known), _) => Some(Node { edge: edge.file_bytes(), used, ..known }),
-                (None, rows) => rows.map(|part| Node::new(&part.0, edge.file_bytes(), used)),
-            };
-            let joins = |n: &Node| n.start == 0 || store.file().index.path(&n.parent).is_some();
-            let Some(node) = node.filter(joins) else {
-                return Err(StoreError::ParentGone { position: edge.end, parent: edge.start });
-            };
-            let bytes = edge.file_bytes() + rows.map_or(0, |part| part.0.file_bytes());
-            store.make_room(bytes, &capture.keep)?;
-            store.write_files(rows.into_iter().chain([&capture.edge]), pause)?;
-            store.file().log(Record::Put(node));
-            Ok(Saved { position: edge.end, bytes })
-        })
+        let known = self.stored(edge)?;
+        if known.as_ref().is_some_and(|n| n.edge > 0) {
+            return Ok(None);
+        }
+        let rows = capture.rows.as_ref().filter(|_| known.is_none());
+        let used = self.disk.now();
+        // If the rows are there, they may have been saved in other pieces than the captured ones.
+        let node = match (known, rows) {
+            (Some(known), _) => Some(Node { edge: edge.file_bytes(), used, ..known }),
+            (None, rows) => rows.map(|part| Node::new(&part.0, edge.file_bytes(), used)),
+        };
+        let joins = |n: &Node| n.start == 0 || self.file().index.path(&n.parent).is_some();
+        let Some(node) = node.filter(joins) else {
+            return Err(StoreError::ParentGone { position: edge.end, parent: edge.start });
+        };
+        let bytes = edge.file_bytes() + rows.map_or(0, |part| part.0.file_bytes());
+        self.make_room(bytes, &capture.keep)?;
+        Ok(Some(Plan { node, rows: rows.is_some(), bytes }))
+    }
+
+    fn part_file(&self, part: &Part) -> PathBuf {
+        self.node_file(&part.0.key, part.0.kind)
     }
 
     /// The boundary that a file with this header belongs to, if it can be reached. One above a lost
@@ -171,32 +227,6 @@ impl Store {
             self.flush()?;
         }
         Ok(found)
-    }
-
-    /// Writes sealed files beside, then gives them their names, durably.
-    fn write_files<'a>(
-        &self,
-        files: impl Iterator<Item = &'a Part>,
-        pause: &dyn Fn(),
-    ) -> Result<(), StoreError> {
-        let mut beside: Vec<(PathBuf, PathBuf)> = Vec::new();
-        let mut written = Vec::new();
-        let done = files.into_iter().try_for_each(|part| {
-            let (header, body) = &**part;
-            let path = self.node_file(&header.key, header.kind);
-            let temp = path.with_added_extension("tmp");
-            beside.push((temp.clone(), path));
-            written.push((sealed::write(self.disk(), &temp, header, body, pause)?, temp));
-            Ok(())
-        });
-        // The disk has all there is to do before it is waited for.
-        let done = done.and_then(|()| written.iter().try_for_each(|(file, temp)| file.sync().at(temp)));
-        let done = done.and_then(|()| publish(self.disk(), &beside, &self.folder.join("nodes")));
-        if done.is_err() {
-            // A full disk needs the room back now; what cannot be removed is swept later.
-            beside.iter().for_each(|(temp, _)| drop(self.disk.remove(temp)));
-        }
-        done
     }
 }
 

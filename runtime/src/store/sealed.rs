@@ -1,6 +1,6 @@
 //! Sealed files: written once, in one pass, then only read. A header says what the file is; chunks
 //! of at most 256 KiB carry a checksum each. Nothing is given to the caller before its checksum held.
-use super::bytes::{Put, Take};
+use super::bytes::{Put, Take, other_version};
 use super::disk::{Disk, DiskFile, How};
 use super::error::{At, StoreError};
 use super::key::Key;
@@ -17,7 +17,8 @@ const BLOCK: usize = 1 << 20;
 /// Bytes after which the disk is told to begin: it works while the rest is being written.
 const BEGIN: u64 = 4 << 20;
 const MAGIC: [u8; 8] = *b"\x89ds4kv\r\n";
-const VERSION: u32 = 1;
+/// Version of these files.
+pub(crate) const VERSION: u32 = 1;
 /// Bytes of a chunk's checksum.
 pub(crate) const SUM: usize = 8;
 
@@ -101,6 +102,11 @@ impl Header {
             kind => return Err(format!("expected kind 1 or 2, got {}", kind.unwrap_or(0))),
         };
         Header::fields(kind, &mut take).filter(|h| h.start < h.end).ok_or("tokens run backwards".into())
+    }
+
+    /// The version in a header that is whole and of another version.
+    pub(crate) fn other_version(bytes: &[u8]) -> Option<u32> {
+        other_version(bytes.get(..HEADER as usize)?, MAGIC, VERSION)
     }
 
     fn fields(kind: Kind, take: &mut Take) -> Option<Header> {

@@ -18,15 +18,21 @@ impl Store {
             let folder = if part.is_empty() { self.folder.clone() } else { self.folder.join(part) };
             for name in self.disk.names(&folder).at(&folder)?.iter().filter(|n| n.ends_with(suffix)) {
                 let path = folder.join(name);
-                // A session being made right now is locked; all else belongs to the lock's holder.
-                if self.disk.try_lock(&path).at(&path)?.is_some() {
-                    self.disk.remove(&path).at(&path)?;
+                // What is being written right now is locked, and may be published or given up meanwhile.
+                let removed = match self.disk.try_lock(&path) {
+                    Ok(Some(_lock)) => self.disk.remove(&path),
+                    locked => locked.map(drop),
+                };
+                match removed {
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                    done => done.at(&path)?,
                 }
             }
         }
         let folder = self.folder.join("nodes");
         let (mut rows, mut edges) = (BTreeSet::new(), BTreeSet::new());
-        for name in self.disk.names(&folder).at(&folder)? {
+        let names = self.disk.names(&folder).at(&folder)?;
+        for name in names.into_iter().filter(|name| !name.ends_with(".tmp")) {
             match name.split_once('.').map(|(key, suffix)| (Key::parse(key), suffix)) {
                 Some((Some(key), "rows")) => drop(rows.insert(key)),
                 Some((Some(key), "edge")) => drop(edges.insert(key)),
@@ -41,32 +47,41 @@ impl Store {
                 self.file().log(Record::Unedge(node.key, Gone::Missing));
             }
         }
+        let mut others = BTreeSet::new();
         for key in &rows {
             let known = self.file().index.node(key).map(|n| n.edge > 0);
-            if known != Some(true) {
-                self.adopt(key, known.is_some(), edges.contains(key))?;
+            if known != Some(true) && !self.adopt(key, known.is_some(), edges.contains(key))? {
+                others.insert(*key);
             }
         }
         for key in edges.difference(&rows) {
             let path = self.node_file(key, Kind::Edge);
             self.disk.remove(&path).at(&path)?;
         }
-        self.drop_dead_ends()
+        self.drop_dead_ends(&others)
     }
 
-    /// Takes the files of one boundary into the index, by their headers.
-    fn adopt(&self, key: &Key, known: bool, edge: bool) -> Result<(), StoreError> {
+    /// Takes the files of one boundary into the index, by their headers; false if they are of another
+    /// version, whose business they remain.
+    fn adopt(&self, key: &Key, known: bool, edge: bool) -> Result<bool, StoreError> {
         if known && !edge {
-            return Ok(());
+            return Ok(true);
         }
-        let Some(rows) = self.header(key, Kind::Rows)? else { return Ok(()) };
-        let edge = if edge { self.header(key, Kind::Edge)? } else { None };
+        let rows = match self.header(key, Kind::Rows) {
+            Err(StoreError::Version { .. }) => return Ok(false),
+            rows => rows?,
+        };
+        let Some(rows) = rows else { return Ok(true) };
+        let (edge, ours) = match if edge { self.header(key, Kind::Edge) } else { Ok(None) } {
+            Err(StoreError::Version { .. }) => (None, false),
+            edge => (edge?, true),
+        };
         let node = Node::new(&rows, edge.map_or(0, |h| h.file_bytes()), rows.created);
         self.file().log(Record::Put(node));
-        Ok(())
+        Ok(ours)
     }
 
-    /// The header of a file that fits its name and length; quarantines any other.
+    /// The header of a file that fits its name and length; quarantines any other of this version.
     fn header(&self, key: &Key, kind: Kind) -> Result<Option<Header>, StoreError> {
         let path = self.node_file(key, kind);
         match Reader::open(self.disk(), &path) {
@@ -77,13 +92,13 @@ impl Store {
         }
     }
 
-    /// Removes leaves that are not kept: nothing can be restored with them.
-    fn drop_dead_ends(&self) -> Result<(), StoreError> {
+    /// Removes leaves that are not kept: nothing can be restored with them. Not those of `others`.
+    pub(crate) fn drop_dead_ends(&self, others: &BTreeSet<Key>) -> Result<(), StoreError> {
         loop {
             let dead: Vec<Key> = {
                 let index = &self.file().index;
                 let dead = index.nodes().filter(|n| n.edge == 0 && !index.has_children(&n.key));
-                dead.map(|n| n.key).collect()
+                dead.map(|n| n.key).filter(|key| !others.contains(key)).collect()
             };
             if dead.is_empty() {
                 return Ok(());
@@ -109,6 +124,7 @@ impl Store {
             Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 Gone::Missing
             }
+            Err(StoreError::Version { .. }) => Gone::Missing,
             Err(error) => return Err(error),
         };
         self.file().log(match kind {

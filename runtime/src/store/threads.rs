@@ -56,6 +56,7 @@ impl Writer {
         let hurried = Arc::clone(&hurry);
         let save = move || {
             step_back();
+            let mut refused = false;
             for job in queue {
                 let (capture, done) = match job {
                     Job::Save(capture, done) => (capture, done),
@@ -70,9 +71,13 @@ impl Writer {
                     }
                 };
                 let result = saver.commit_with(&capture, &pause);
-                if let Err(error) = &result {
+                // Those that extend a refused one cannot be saved either: that is told once.
+                let again = refused
+                    && matches!(result, Err(StoreError::Budget { .. } | StoreError::ParentGone { .. }));
+                if let (Err(error), false) = (&result, again) {
                     saver.warn(format!("state at {} tokens not saved: {error}", capture.position()));
                 }
+                refused = again || matches!(result, Err(StoreError::Budget { .. }));
                 drop(capture); // Done means that its memory is free, too.
                 drop(done.send(result)); // Nobody has to wait for it.
             }
