@@ -27,11 +27,20 @@ pub struct Bench {
     pub waves: Vec<Waves>,
 }
 
-/// Where the time of a token at one context goes.
+/// What the time of a token is told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// A prompt of so many tokens.
+    Prefill(usize),
+    /// Decoding after so many tokens.
+    Decode(u32),
+}
+
+/// Where the time of a token goes.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Waves {
-    /// Tokens that the session holds before the first measured token.
-    pub ctx: u32,
+    /// Of which tokens.
+    pub part: Part,
     /// Measured tokens.
     pub tokens: usize,
     /// Times over all of them, the longest first.
@@ -98,7 +107,13 @@ impl Bench {
             "decode": self.decode.iter().map(decode).collect::<Vec<_>>(),
         });
         let kind = |(ms, waves, ops)| json!({"ops": ops, "ms": digits(ms), "waves": digits(waves)});
-        let waves = |w: &Waves| json!({"ctx": w.ctx, "kinds": w.rows().map(kind).collect::<Vec<_>>()});
+        let waves = |w: &Waves| {
+            let kinds = w.rows().map(kind).collect::<Vec<_>>();
+            match w.part {
+                Part::Prefill(tokens) => json!({"prefill": tokens, "kinds": kinds}),
+                Part::Decode(ctx) => json!({"ctx": ctx, "kinds": kinds}),
+            }
+        };
         if !self.waves.is_empty() {
             all["waves"] = self.waves.iter().map(waves).collect();
         }
@@ -130,7 +145,11 @@ impl fmt::Display for Bench {
             writeln!(f, "{:>16} {:>10} {share:>14} {predicted:>11}", d.ctx, digits(d.tok_s))?;
         }
         for waves in &self.waves {
-            writeln!(f, "\ncontext {}: ms of a token, waves of a kind, ops that run at once", waves.ctx)?;
+            let part = match waves.part {
+                Part::Prefill(tokens) => format!("prompt of {tokens}"),
+                Part::Decode(ctx) => format!("context {ctx}"),
+            };
+            writeln!(f, "\n{part}: ms of a token, waves of a kind for it, ops that run at once")?;
             for (ms, count, ops) in waves.rows() {
                 writeln!(f, "{ms:>10.3} {:>6} {ops}", digits(count))?;
             }
