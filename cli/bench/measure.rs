@@ -77,8 +77,12 @@ pub fn measure(
     for tokens in &wanted.prefill {
         tell(format!("prefill of {tokens} tokens"));
         run.session.keep_times(wanted.waves);
-        let (prefill, runs) = run.prefill(*tokens)?;
-        bench.prefill.push(prefill);
+        let (tok_s, runs) = run.prefill(*tokens)?;
+        // A prompt is computed in steps of so many tokens.
+        let step = u32::try_from((*tokens).min(CHUNK)).expect("a step fits 32 bits");
+        let seconds = machine.and_then(|m| report::int8_seconds(module, Target::Cpu, m, step));
+        let int8_share = seconds.map(|s| s / f64::from(step) * tok_s);
+        bench.prefill.push(Prefill { tokens: *tokens, tok_s, int8_share });
         if wanted.waves {
             bench.waves.push(run.waves(Part::Prefill(*tokens), runs * tokens));
         }
@@ -148,8 +152,8 @@ impl Run<'_> {
         Waves { part, tokens, times: self.session.times() }
     }
 
-    /// The speed of a prompt, and how often it ran.
-    fn prefill(&mut self, tokens: usize) -> Result<(Prefill, usize)> {
+    /// Tokens per second of a prompt, and how often it ran.
+    fn prefill(&mut self, tokens: usize) -> Result<(f64, usize)> {
         let ids: Vec<u32> = (0..tokens).map(|_| self.ids.next()).collect();
         let (start, mut seconds) = (Instant::now(), Vec::new());
         while seconds.len() < PROMPT_RUNS
@@ -161,7 +165,7 @@ impl Run<'_> {
             seconds.push(start.elapsed().as_secs_f64());
         }
         let runs = seconds.len();
-        Ok((Prefill { tokens, tok_s: tokens as f64 / median(seconds) }, runs))
+        Ok((tokens as f64 / median(seconds), runs))
     }
 
     /// Brings the session to `ctx` tokens.

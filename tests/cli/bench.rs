@@ -62,21 +62,21 @@ fn waves_tell_where_the_time_of_a_token_goes() {
 #[test]
 fn a_probe_that_was_kept_predicts() {
     let lab = Lab::new();
-    let model = fixture("flash-bf16");
+    let model = fixture("pro-mixed");
     let probe = ["probe", "--size", "64", "--threads", "1", "--save"];
     assert_eq!(lab.ds4c(&probe).good(), "");
     let bench =
-        ["bench", text(&model), "--prefill", "0", "--decode", "1", "--ctx", "8", "--json", "--threads"];
+        ["bench", text(&model), "--prefill", "4", "--decode", "1", "--ctx", "8", "--json", "--threads"];
     let predicted = |threads: &str| {
         let answer = lab.ds4(&[&bench[..], &[threads]].concat());
         let found: Value = serde_json::from_str(&answer.out).unwrap_or_else(|e| panic!("{e}: {answer:?}"));
-        assert_eq!(found["prefill"].as_array().map(Vec::len), Some(0));
-        (found["decode"][0]["predicted_tok_s"].as_f64(), answer.err)
+        let of = |part: &str, what: &str| found[part][0][what].as_f64();
+        ([of("decode", "predicted_tok_s"), of("prefill", "int8_share")], answer.err)
     };
-    assert!(predicted("1").0.unwrap() > 0.0);
+    assert!(predicted("1").0.iter().all(|x| x.unwrap() > 0.0));
     // A profile of one thread says nothing about two.
     let (none, why) = predicted("2");
-    assert!(none.is_none() && why.contains("1 threads"), "{why}");
+    assert!(none == [None, None] && why.contains("1 threads"), "{why}");
 }
 
 #[test]
