@@ -1,5 +1,5 @@
 //! The measurements: prompts one by one; decoding in turn with a raw read of the same bytes.
-use super::result::{Bench, Decode, Prefill, Waves, median};
+use super::result::{Bench, Decode, Part, Prefill, Waves, median};
 use crate::timeline::CHUNK;
 use anyhow::{Result, bail};
 use ds4_passes::{Machine, Target, report};
@@ -76,7 +76,16 @@ pub fn measure(
     let mut run = Run { session: engine.session()?, ids: Ids::new(module.vocab), cancel };
     for tokens in &wanted.prefill {
         tell(format!("prefill of {tokens} tokens"));
-        bench.prefill.push(run.prefill(*tokens)?);
+        run.session.keep_times(wanted.waves);
+        let (tok_s, runs) = run.prefill(*tokens)?;
+        // A prompt is computed in steps of so many tokens.
+        let step = u32::try_from((*tokens).min(CHUNK)).expect("a step fits 32 bits");
+        let seconds = machine.and_then(|m| report::int8_seconds(module, Target::Cpu, m, step));
+        let int8_share = seconds.map(|s| s / f64::from(step) * tok_s);
+        bench.prefill.push(Prefill { tokens: *tokens, tok_s, int8_share });
+        if wanted.waves {
+            bench.waves.push(run.waves(Part::Prefill(*tokens), runs * tokens));
+        }
     }
     if wanted.decode > 0 {
         // The states of the longest context, and a token there, before the peak is read.
@@ -108,8 +117,7 @@ pub fn measure(
         let mut told = |i| tell(format!("context {ctx}: pair {i}"));
         let pairs = run.pairs(wanted.pairs(), raw.as_mut(), &mut told)?;
         if wanted.waves {
-            let times = run.session.times();
-            bench.waves.push(Waves { ctx: *ctx, tokens: wanted.decoded(), times });
+            bench.waves.push(run.waves(Part::Decode(*ctx), wanted.decoded()));
         }
         let share = |p: &Pair| Some(p.read? / p.token * bytes.1 / bytes.0);
         let shares: Option<Vec<f64>> = pairs.iter().map(share).collect();
@@ -139,7 +147,13 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn prefill(&mut self, tokens: usize) -> Result<Prefill> {
+    /// The times that were kept over so many tokens.
+    fn waves(&self, part: Part, tokens: usize) -> Waves {
+        Waves { part, tokens, times: self.session.times() }
+    }
+
+    /// Tokens per second of a prompt, and how often it ran.
+    fn prefill(&mut self, tokens: usize) -> Result<(f64, usize)> {
         let ids: Vec<u32> = (0..tokens).map(|_| self.ids.next()).collect();
         let (start, mut seconds) = (Instant::now(), Vec::new());
         while seconds.len() < PROMPT_RUNS
@@ -150,7 +164,8 @@ impl Run<'_> {
             self.session.advance(&ids, Want::Last, CHUNK, self.cancel, &mut |_| ())?;
             seconds.push(start.elapsed().as_secs_f64());
         }
-        Ok(Prefill { tokens, tok_s: tokens as f64 / median(seconds) })
+        let runs = seconds.len();
+        Ok((tokens as f64 / median(seconds), runs))
     }
 
     /// Brings the session to `ctx` tokens.

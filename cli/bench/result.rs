@@ -27,11 +27,20 @@ pub struct Bench {
     pub waves: Vec<Waves>,
 }
 
-/// Where the time of a token at one context goes.
+/// What the time of a token is told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// A prompt of so many tokens.
+    Prefill(usize),
+    /// Decoding after so many tokens.
+    Decode(u32),
+}
+
+/// Where the time of a token goes.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Waves {
-    /// Tokens that the session holds before the first measured token.
-    pub ctx: u32,
+    /// Of which tokens.
+    pub part: Part,
     /// Measured tokens.
     pub tokens: usize,
     /// Times over all of them, the longest first.
@@ -56,6 +65,9 @@ pub struct Prefill {
     pub tokens: usize,
     /// Tokens per second.
     pub tok_s: f64,
+    /// Share of the machine's rate of 8-bit integer operations that the prompt's own make up; `None` without a
+    /// profile of this machine.
+    pub int8_share: Option<f64>,
 }
 
 /// Speed of decoding at one context.
@@ -81,7 +93,7 @@ impl Decode {
 impl Bench {
     /// The object that `--json` prints.
     pub fn to_json(&self) -> Value {
-        let prefill = |p: &Prefill| json!({"tokens": p.tokens, "tok_s": digits(p.tok_s)});
+        let prefill = |p: &Prefill| json!({"tokens": p.tokens, "tok_s": digits(p.tok_s), "int8_share": p.int8_share.map(digits)});
         let decode = |d: &Decode| {
             json!({
                 "ctx": d.ctx,
@@ -98,7 +110,13 @@ impl Bench {
             "decode": self.decode.iter().map(decode).collect::<Vec<_>>(),
         });
         let kind = |(ms, waves, ops)| json!({"ops": ops, "ms": digits(ms), "waves": digits(waves)});
-        let waves = |w: &Waves| json!({"ctx": w.ctx, "kinds": w.rows().map(kind).collect::<Vec<_>>()});
+        let waves = |w: &Waves| {
+            let kinds = w.rows().map(kind).collect::<Vec<_>>();
+            match w.part {
+                Part::Prefill(tokens) => json!({"prefill": tokens, "kinds": kinds}),
+                Part::Decode(ctx) => json!({"ctx": ctx, "kinds": kinds}),
+            }
+        };
         if !self.waves.is_empty() {
             all["waves"] = self.waves.iter().map(waves).collect();
         }
@@ -110,10 +128,10 @@ impl fmt::Display for Bench {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.title)?;
         if !self.prefill.is_empty() {
-            writeln!(f, "\nprefill   tokens   tokens/s")?;
+            writeln!(f, "\nprefill   tokens   tokens/s   of int8 peak")?;
         }
         for p in &self.prefill {
-            writeln!(f, "{:>16} {:>10}", p.tokens, digits(p.tok_s))?;
+            writeln!(f, "{:>16} {:>10} {:>14}", p.tokens, digits(p.tok_s), percent(p.int8_share))?;
         }
         if let Some(read_gbs) = self.read_gbs {
             let limit = read_gbs * 1e9 / self.source_bytes as f64;
@@ -126,17 +144,25 @@ impl fmt::Display for Bench {
         }
         for d in &self.decode {
             let predicted = d.predicted_tok_s.map_or("none".to_string(), |x| x.to_string());
-            let share = d.limit_share.map_or("none".to_string(), |x| format!("{:.1} %", x * 100.0));
+            let share = percent(d.limit_share);
             writeln!(f, "{:>16} {:>10} {share:>14} {predicted:>11}", d.ctx, digits(d.tok_s))?;
         }
         for waves in &self.waves {
-            writeln!(f, "\ncontext {}: ms of a token, waves of a kind, ops that run at once", waves.ctx)?;
+            let part = match waves.part {
+                Part::Prefill(tokens) => format!("prompt of {tokens}"),
+                Part::Decode(ctx) => format!("context {ctx}"),
+            };
+            writeln!(f, "\n{part}: ms of a token, waves of a kind for it, ops that run at once")?;
             for (ms, count, ops) in waves.rows() {
                 writeln!(f, "{ms:>10.3} {:>6} {ops}", digits(count))?;
             }
         }
         writeln!(f, "\npeak memory {:.3} GB", self.peak_bytes as f64 / 1e9)
     }
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or("none".to_string(), |x| format!("{:.1} %", x * 100.0))
 }
 
 /// Four digits: more than a measurement is worth.

@@ -45,7 +45,7 @@ pub struct BenchArgs {
     /// A machine profile for predictions; the one of `ds4c probe --save` if absent
     #[arg(long, value_name = "FILE")]
     machine: Option<PathBuf>,
-    /// Also tell where the time of a decoded token goes: waves of launches that run at once, by their ops
+    /// Also tell where the time of a token goes: waves of launches that run at once, by their ops
     #[arg(long)]
     waves: bool,
     /// Print one JSON object

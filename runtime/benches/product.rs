@@ -57,7 +57,7 @@ fn main() {
                 trial.name()
             );
         }
-        for columns in [4, 12, 128] {
+        for columns in [2, 3, 4, 6, 12, 128] {
             for mut trial in Trial::all(shape(columns), POOL_BYTES / 8) {
                 let rows = trial.job_rows(JOB_ROWS);
                 let products = (rows * width * columns) as f64 / 1e9;

@@ -37,38 +37,46 @@ fn a_bench_prints_one_object_and_draws_a_picture() {
 fn waves_tell_where_the_time_of_a_token_goes() {
     let lab = Lab::new();
     let model = fixture("flash-bf16");
-    let flags = ["--prefill", "0", "--decode", "5", "--ctx", "9", "--waves"];
+    let flags = ["--prefill", "3", "--decode", "5", "--ctx", "9", "--waves"];
     let answer = lab.ds4(&[&["bench", text(&model), "--json"], &flags[..]].concat());
     let found: Value = serde_json::from_str(&answer.out).unwrap_or_else(|e| panic!("{e}: {answer:?}"));
-    let kinds = found["waves"][0]["kinds"].as_array().unwrap();
+    let parts = found["waves"].as_array().unwrap();
+    assert!(parts[0]["prefill"] == 3 && parts[1]["ctx"] == 9, "{found}");
+    let kinds = parts[1]["kinds"].as_array().unwrap();
     let has = |kind: &&Value| kind["ops"].as_str().unwrap().split(' ').any(|op| op == "moe_up");
     // Every layer chooses its experts once for each token.
     let waves: f64 = kinds.iter().filter(has).map(|k| k["waves"].as_f64().unwrap()).sum();
     let layers = waves.round();
     assert!(layers >= 1.0 && (waves - layers).abs() < 1e-9, "{found}");
-    assert!(kinds.iter().all(|k| k["ms"].as_f64().unwrap() > 0.0), "{found}");
+    // A step of a prompt does so for all of its tokens.
+    let prompt = parts[0]["kinds"].as_array().unwrap();
+    let waves: f64 = prompt.iter().filter(has).map(|k| k["waves"].as_f64().unwrap()).sum();
+    assert!((waves * 3.0 - layers).abs() < 0.01, "{found}");
+    assert!(kinds.iter().chain(prompt).all(|k| k["ms"].as_f64().unwrap() > 0.0), "{found}");
     let answer = lab.ds4(&[&["bench", text(&model)], &flags[..]].concat());
-    assert!(answer.out.contains("\ncontext 9: ms of a token"), "{answer:?}");
+    for part in ["\nprompt of 3: ms of a token", "\ncontext 9: ms of a token"] {
+        assert!(answer.out.contains(part), "{answer:?}");
+    }
 }
 
 #[test]
 fn a_probe_that_was_kept_predicts() {
     let lab = Lab::new();
-    let model = fixture("flash-bf16");
+    let model = fixture("pro-mixed");
     let probe = ["probe", "--size", "64", "--threads", "1", "--save"];
     assert_eq!(lab.ds4c(&probe).good(), "");
     let bench =
-        ["bench", text(&model), "--prefill", "0", "--decode", "1", "--ctx", "8", "--json", "--threads"];
+        ["bench", text(&model), "--prefill", "4", "--decode", "1", "--ctx", "8", "--json", "--threads"];
     let predicted = |threads: &str| {
         let answer = lab.ds4(&[&bench[..], &[threads]].concat());
         let found: Value = serde_json::from_str(&answer.out).unwrap_or_else(|e| panic!("{e}: {answer:?}"));
-        assert_eq!(found["prefill"].as_array().map(Vec::len), Some(0));
-        (found["decode"][0]["predicted_tok_s"].as_f64(), answer.err)
+        let of = |part: &str, what: &str| found[part][0][what].as_f64();
+        ([of("decode", "predicted_tok_s"), of("prefill", "int8_share")], answer.err)
     };
-    assert!(predicted("1").0.unwrap() > 0.0);
+    assert!(predicted("1").0.iter().all(|x| x.unwrap() > 0.0));
     // A profile of one thread says nothing about two.
     let (none, why) = predicted("2");
-    assert!(none.is_none() && why.contains("1 threads"), "{why}");
+    assert!(none == [None, None] && why.contains("1 threads"), "{why}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{Machine, Target};
 use ds4_ir::Module;
 use ds4_ir::plan::{Maxima, Plan, state_bytes};
 pub use groups::{Group, groups};
-pub use roofline::{Limit, Prediction, decode_tokens_s};
+pub use roofline::{Limit, Prediction, decode_tokens_s, int8_seconds};
 use serde::Serialize;
 
 /// Contexts at which states are reported, in tokens.

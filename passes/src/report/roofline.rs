@@ -75,6 +75,23 @@ pub fn decode_tokens_s(module: &Module, target: Target, machine: &Machine, ctx: 
     Some(round(1.0 / step(module, target, device, &Maxima { tokens: 1, wanted: 1, ctx }).total()))
 }
 
+/// The integer operations of a prompt of `tokens` tokens that is one step, over those that the machine does
+/// in a second; `None` if the machine has no such device.
+///
+/// # Panics
+/// As [`decode_tokens_s`].
+pub fn int8_seconds(module: &Module, target: Target, machine: &Machine, tokens: u32) -> Option<f64> {
+    let device = machine.devices.get(&target.to_string())?;
+    let sizes = Maxima { tokens, wanted: 1, ctx: tokens };
+    let ops = |func: &Func| -> u64 {
+        func.launches().iter().map(|launch| launch_cost(func, launch, target, &sizes).int_ops).sum()
+    };
+    let of_func: Vec<u64> = module.funcs.iter().map(ops).collect();
+    let main = module.graph("main").expect("a model has a graph main");
+    let ops: u64 = main.calls.iter().map(|c| of_func[c.func]).sum();
+    Some(ops as f64 / (device.i8_gop_s * 1e9))
+}
+
 /// Bytes of weights and states, without the arena, which is small beside them.
 fn needed(module: &Module) -> u64 {
     let weights: u64 = module.weights.iter().map(|w| crate::weight_bytes(&w.ty)).sum();

@@ -269,9 +269,11 @@ impl MoeDown {
     fn block(&self, f: &SharedFrame<'_>) -> usize {
         let (tokens, routes) = (f.out_shape().0, f.tensor(self.routed.routes).route().len());
         let (rows, [expert, shared]) = self.rows;
-        // Of a long prompt's experts, each is decoded for several tokens: there the block is for compute.
-        let bytes = self.routed.grouping.len(f).min(EXPERTS_TYPICAL) * expert + shared;
-        block_rows(rows, bytes / 2, self.granule, f.threads).min(block_max_of(routes + tokens, self.granule))
+        let groups = self.routed.grouping.len(f);
+        // With many experts the block is as long as the gathered products allow: in each expert the first
+        // rows of a block are ones that no one has asked for ahead, and each block reads all inputs again.
+        let bytes = if groups > EXPERTS_TYPICAL { 1 } else { (groups * expert + shared) / 2 };
+        block_rows(rows, bytes, self.granule, f.threads).min(block_max_of(routes + tokens, self.granule))
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! A row is cut into units of one or two blocks. A unit's weights become vectors of unsigned bytes, in
 //! an order that costs least; the input's codes are prepared in the same order.
-use super::super::bytes::{carve, carved, view};
-use super::super::{Isa, Job, Packing, ProductKernel};
-use super::unit::{Coded, IQ2_XXS, Parts, Q2_K, Q4_K, Unit, decode, parts, prepare, q2_k_sums, scales_of_8};
+use super::super::bytes::{carve, carved};
+use super::super::{Column, Isa, Job, Packing, ProductKernel};
+use super::unit::{
+    Coded, IQ2_XXS, Input, Parts, Q2_K, Q4_K, Unit, decode, parts, prepare, q2_k_sums, scales_of_8,
+};
 use super::{check_machine, sums_of_8, sums_of_8_wide};
 use ds4_ir::Scalar;
 use std::arch::asm;
@@ -35,20 +37,43 @@ const fn kernel<const F: u8>(weight: Scalar) -> ProductKernel {
 
 /// Rows that are multiplied side by side.
 const ROWS: usize = 8;
+/// Most columns that are multiplied side by side.
+const FEW: usize = 4;
+
+/// Most columns for which a unit is decoded in registers, again for every [`FEW`] of them, and not into
+/// memory once for all.
+const fn most_few<const F: u8>() -> usize {
+    match F {
+        IQ2_XXS => 2 * FEW,
+        Q2_K => 1,
+        _ => 8 * FEW,
+    }
+}
 
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
 fn run<const F: u8>(job: &Job<'_>, mut scratch: &mut [u8]) {
     let sums = carve::<f32>(&mut scratch, ROWS * job.columns.len());
     let parts = parts::<F>(job.m.width);
     assert!(job.stride >= parts.bytes, "prepared rows");
+    // As even as can be: a column alone takes longest.
+    let step = job.columns.len().div_ceil(job.columns.len().div_ceil(FEW));
     for from in job.rows.clone().step_by(ROWS) {
         sums.fill(0.0);
         let n = ROWS.min(job.rows.end - from);
         let rows = job.weight_rows::<ROWS>(from);
         for unit in 0..parts.units {
-            match job.columns {
-                [column] => single::<F>(&rows, unit, parts, job.input(*column), sums),
-                _ => many::<F>(job, &rows, unit, parts, sums),
+            prefetch::<F>(&rows, unit);
+            if job.columns.len() > most_few::<F>() {
+                many::<F>(job, &rows, unit, parts, sums);
+                continue;
+            }
+            for (columns, sums) in job.columns.chunks(step).zip(sums.chunks_mut(step * ROWS)) {
+                match columns.len() {
+                    1 => few::<F, 1>(job, &rows, unit, parts, columns, sums),
+                    2 => few::<F, 2>(job, &rows, unit, parts, columns, sums),
+                    3 => few::<F, 3>(job, &rows, unit, parts, columns, sums),
+                    _ => few::<F, FEW>(job, &rows, unit, parts, columns, sums),
+                }
             }
         }
         for (column, sums) in job.columns.iter().zip(sums.chunks_exact(ROWS)) {
@@ -78,79 +103,136 @@ fn settled(mut v: __m512i) -> __m512i {
     v
 }
 
-/// A unit of eight rows times one input row.
+/// A unit of eight rows, decoded in registers, times the first `N` columns.
 #[inline]
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
-fn single<const F: u8>(rows: &[&[u8]; ROWS], unit: usize, parts: Parts, x: &[u8], sums: &mut [f32]) {
-    prefetch::<F>(rows, unit);
-    let x = parts.unit::<F>(x, unit);
+fn few<const F: u8, const N: usize>(
+    job: &Job<'_>,
+    rows: &[&[u8]; ROWS],
+    unit: usize,
+    parts: Parts,
+    columns: &[Column],
+    sums: &mut [f32],
+) {
+    let x: [Input; N] = inputs::<F, N>(job, unit, parts, columns);
     let at = |i: usize| rows[i].as_ptr().wrapping_add(Unit::bytes::<F>() * unit);
-    // What each row writes before it is read: zeros would cost as much as a row.
-    let mut isums = [const { MaybeUninit::<__m512i>::uninit() }; ROWS];
-    let mut msums = [const { MaybeUninit::<__m256i>::uninit() }; ROWS];
+    let mut all = Sums::<N>::new();
     if F == IQ2_XXS {
         // All rows are decoded before any is multiplied: what waits for a long chain of one row would
         // keep the core from looking at the next.
         let mut coded = [const { MaybeUninit::<Coded>::uninit() }; ROWS];
         for i in 0..ROWS {
             // SAFETY: the unit is one of the row's.
-            coded[i].write(unsafe { Coded::of(at(i), x.blocks == 2) });
+            coded[i].write(unsafe { Coded::of(at(i), x[0].blocks == 2) });
         }
         let coded = std::hint::black_box(&coded);
         for i in 0..ROWS {
             // SAFETY: written above.
-            isums[i].write(unsafe { coded[i].assume_init_ref() }.isum(&x));
-            msums[i].write(_mm256_setzero_si256());
+            let isums = unsafe { coded[i].assume_init_ref() }.isums(&x);
+            all.write(i, isums.map(|isum| settled(isum)), [_mm256_setzero_si256(); N]);
         }
     } else {
         for i in 0..ROWS {
             // SAFETY: the unit is one of the row's.
-            let (isum, msum) = unsafe {
-                if F == Q2_K {
-                    q2_k_sums(at(i), &x)
+            let (isums, msums) = unsafe {
+                if F == Q2_K && N == 1 {
+                    let (isum, msum) = q2_k_sums(at(i), &x[0]);
+                    ([isum; N], [msum; N])
                 } else {
                     let w = decode::<F>(rows[i], unit, parts.blocks);
-                    (w.isum::<F>(&x), w.msum(&x))
+                    (w.isums::<F, N>(&x), w.msums(&x))
                 }
             };
-            isums[i].write(settled(isum));
-            msums[i].write(msum);
+            all.write(i, isums.map(|isum| settled(isum)), msums);
         }
     }
-    // SAFETY: each row has written both of its sums.
-    let (isums, msums) = unsafe {
-        (
-            transmute::<[MaybeUninit<__m512i>; ROWS], [__m512i; ROWS]>(isums),
-            transmute::<[MaybeUninit<__m256i>; ROWS], [__m256i; ROWS]>(msums),
-        )
-    };
     // SAFETY: as above.
-    let scales = unsafe { scales_of_8::<F>(rows, unit, x.blocks == 2) };
-    add::<F>(isums, msums, scales, &x, sums);
+    let scales = unsafe { scales_of_8::<F>(rows, unit, x[0].blocks == 2) };
+    for c in 0..N {
+        // SAFETY: every row is written.
+        let (isums, msums) = unsafe { all.column(c) };
+        add::<F>(isums, msums, scales, &x[c], &mut sums[ROWS * c..]);
+    }
 }
 
-/// A unit of eight rows, decoded once, times all input rows.
+/// A unit of eight rows, decoded once, times all columns.
 #[inline]
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
 fn many<const F: u8>(job: &Job<'_>, rows: &[&[u8]; ROWS], unit: usize, parts: Parts, sums: &mut [f32]) {
-    prefetch::<F>(rows, unit);
-    let mut w = [Unit::zero(); ROWS];
+    let mut w = [const { MaybeUninit::<Unit>::uninit() }; ROWS];
     for i in 0..ROWS {
         // SAFETY: the unit is one of the row's.
-        w[i] = unsafe { decode::<F>(rows[i], unit, parts.blocks) };
+        w[i].write(unsafe { decode::<F>(rows[i], unit, parts.blocks) });
     }
+    // SAFETY: each is written above.
+    let w = unsafe { transmute::<&[MaybeUninit<Unit>; ROWS], &[Unit; ROWS]>(&w) };
     let two = F == IQ2_XXS && 2 * unit + 1 < parts.blocks;
     // SAFETY: as above.
     let scales = unsafe { scales_of_8::<F>(rows, unit, two) };
     for (column, sums) in job.columns.iter().zip(sums.chunks_exact_mut(ROWS)) {
-        let x = parts.unit::<F>(view(job.input(*column)), unit);
+        let x = [parts.unit::<F>(job.input(*column), unit)];
         let mut isums = [_mm512_setzero_si512(); ROWS];
         let mut msums = [_mm256_setzero_si256(); ROWS];
         for i in 0..ROWS {
-            isums[i] = w[i].isum::<F>(&x);
-            msums[i] = w[i].msum(&x);
+            [isums[i]] = w[i].isums::<F, 1>(&x);
+            [msums[i]] = w[i].msums(&x);
         }
-        add::<F>(isums, msums, scales, &x, sums);
+        add::<F>(isums, msums, scales, &x[0], sums);
+    }
+}
+
+/// A unit of the first `N` columns.
+#[inline]
+fn inputs<const F: u8, const N: usize>(
+    job: &Job<'_>,
+    unit: usize,
+    parts: Parts,
+    columns: &[Column],
+) -> [Input; N] {
+    // A loop, for `array::from_fn` is a call here.
+    let mut x = [parts.unit::<F>(job.input(columns[0]), unit); N];
+    for c in 1..N {
+        x[c] = parts.unit::<F>(job.input(columns[c]), unit);
+    }
+    x
+}
+
+/// Sums of a unit in parts: of each of `N` columns, of each of eight rows.
+struct Sums<const N: usize> {
+    // What each row writes before it is read: zeros would cost as much as a row.
+    isums: [[MaybeUninit<__m512i>; ROWS]; N],
+    msums: [[MaybeUninit<__m256i>; ROWS]; N],
+}
+
+impl<const N: usize> Sums<N> {
+    #[inline]
+    fn new() -> Sums<N> {
+        Sums { isums: [[MaybeUninit::uninit(); ROWS]; N], msums: [[MaybeUninit::uninit(); ROWS]; N] }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn write(&mut self, row: usize, isums: [__m512i; N], msums: [__m256i; N]) {
+        for c in 0..N {
+            self.isums[c][row].write(isums[c]);
+            self.msums[c][row].write(msums[c]);
+        }
+    }
+
+    /// The sums of a column.
+    ///
+    /// # Safety
+    /// Every row is written.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn column(&self, c: usize) -> ([__m512i; ROWS], [__m256i; ROWS]) {
+        // SAFETY: as the caller says.
+        unsafe {
+            (
+                transmute::<[MaybeUninit<__m512i>; ROWS], [__m512i; ROWS]>(self.isums[c]),
+                transmute::<[MaybeUninit<__m256i>; ROWS], [__m256i; ROWS]>(self.msums[c]),
+            )
+        }
     }
 }
 
@@ -161,10 +243,10 @@ fn add<const F: u8>(
     isums: [__m512i; ROWS],
     msums: [__m256i; ROWS],
     (d, e): (__m256, __m256),
-    x: &super::unit::Input,
+    x: &Input,
     sums: &mut [f32],
 ) {
-    assert!(sums.len() == ROWS);
+    assert!(sums.len() >= ROWS);
     let both = sums_of_8_wide(isums);
     let (low, high) = (_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both));
     // SAFETY: room for eight, asserted.

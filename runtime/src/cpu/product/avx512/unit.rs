@@ -35,6 +35,7 @@ pub(super) const fn parts<const F: u8>(width: usize) -> Parts {
 }
 
 /// A unit of an input row.
+#[derive(Clone, Copy)]
 pub(super) struct Input {
     codes: *const u8,
     sums: *const u8,
@@ -131,42 +132,41 @@ impl Unit {
         Unit { weights: [zero; 8], factors: [zero; 4], mins: _mm256_setzero_si256() }
     }
 
-    /// Sums of codes times sub-scales, in 16 parts; those of the second block of `iq2_xxs` in the upper
-    /// eight.
+    /// Sums of codes times sub-scales with each input, in 16 parts; those of the second block of
+    /// `iq2_xxs` in the upper eight.
     #[inline]
     #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
-    pub(super) fn isum<const F: u8>(&self, x: &Input) -> __m512i {
-        // SAFETY: a unit of an input has so many codes and sums.
-        unsafe {
-            let codes = |j: usize| _mm512_load_si512(x.codes.add(64 * j).cast());
-            match F {
-                IQ2_XXS => iq2_xxs_isum(|j| self.weights[j], self.factors[0], x),
-                Q2_K => {
-                    let mut sum = _mm512_setzero_si512();
-                    for j in 0..4 {
-                        sum = _mm512_dpbusd_epi32(sum, self.weights[j], codes(j));
-                    }
-                    sum
-                }
-                _ => {
-                    let mut sum = _mm512_setzero_si512();
-                    for j in 0..4 {
-                        let part = _mm512_dpbusd_epi32(_mm512_setzero_si512(), self.weights[j], codes(j));
-                        // Sums of four products fit 16 bits, and the factor's upper halves are zero.
-                        sum = _mm512_dpwssd_epi32(sum, part, self.factors[j]);
-                    }
-                    sum
-                }
+    pub(super) fn isums<const F: u8, const N: usize>(&self, x: &[Input; N]) -> [__m512i; N] {
+        if F == IQ2_XXS {
+            return iq2_xxs_isums(|j| self.weights[j], self.factors[0], x);
+        }
+        let mut sums = [_mm512_setzero_si512(); N];
+        for j in 0..4 {
+            for c in 0..N {
+                // SAFETY: a unit of an input has so many codes.
+                let codes = unsafe { _mm512_load_si512(x[c].codes.add(64 * j).cast()) };
+                sums[c] = if F == Q2_K {
+                    _mm512_dpbusd_epi32(sums[c], self.weights[j], codes)
+                } else {
+                    let part = _mm512_dpbusd_epi32(_mm512_setzero_si512(), self.weights[j], codes);
+                    // Sums of four products fit 16 bits, and the factor's upper halves are zero.
+                    _mm512_dpwssd_epi32(sums[c], part, self.factors[j])
+                };
             }
         }
+        sums
     }
 
-    /// Sums of codes times minimums, in eight parts.
+    /// Sums of codes times minimums with each input, in eight parts.
     #[inline]
     #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
-    pub(super) fn msum(&self, x: &Input) -> __m256i {
-        // SAFETY: a unit of an input has so many sums.
-        unsafe { _mm256_madd_epi16(self.mins, _mm256_load_si256(x.sums.cast())) }
+    pub(super) fn msums<const N: usize>(&self, x: &[Input; N]) -> [__m256i; N] {
+        let mut sums = [_mm256_setzero_si256(); N];
+        for c in 0..N {
+            // SAFETY: a unit of an input has so many sums.
+            sums[c] = unsafe { _mm256_madd_epi16(self.mins, _mm256_load_si256(x[c].sums.cast())) };
+        }
+        sums
     }
 }
 
@@ -242,28 +242,42 @@ impl Coded {
         _mm512_permutexvar_epi8(self.pairs[j / 2], load(&VALUES[j / 2][j % 2]))
     }
 
-    /// As [`Unit::isum`].
+    /// As [`Unit::isums`].
     #[inline]
     #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
-    pub(super) fn isum(&self, x: &Input) -> __m512i {
-        iq2_xxs_isum(|j| self.weights(j), self.factors, x)
+    pub(super) fn isums<const N: usize>(&self, x: &[Input; N]) -> [__m512i; N] {
+        iq2_xxs_isums(|j| self.weights(j), self.factors, x)
     }
 }
 
-/// [`Unit::isum`] of `iq2_xxs` with vectors of weights and factors.
+/// [`Unit::isums`] of `iq2_xxs` with vectors of weights and factors.
 #[inline]
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
-fn iq2_xxs_isum(weights: impl Fn(usize) -> __m512i, factors: __m512i, x: &Input) -> __m512i {
-    // SAFETY: a unit of an input has so many codes and sums.
-    unsafe {
-        // Two chains: one would take longer than all else.
-        let mut sum = [_mm512_load_si512(x.sums.cast()), _mm512_setzero_si512()];
-        for j in 0..8 {
-            let codes = _mm512_load_si512(x.codes.add(64 * j).cast());
-            sum[j % 2] = _mm512_dpbusd_epi32(sum[j % 2], weights(j), codes);
-        }
-        _mm512_mullo_epi32(_mm512_add_epi32(sum[0], sum[1]), factors)
+fn iq2_xxs_isums<const N: usize>(
+    weights: impl Fn(usize) -> __m512i,
+    factors: __m512i,
+    x: &[Input; N],
+) -> [__m512i; N] {
+    // Two chains for each: one would take longer than all else.
+    let mut sums = [[_mm512_setzero_si512(); 2]; N];
+    for c in 0..N {
+        // SAFETY: a unit of an input has sums.
+        sums[c][0] = unsafe { _mm512_load_si512(x[c].sums.cast()) };
     }
+    for j in 0..8 {
+        let w = weights(j);
+        for c in 0..N {
+            // SAFETY: a unit of an input has so many codes.
+            let codes = unsafe { _mm512_load_si512(x[c].codes.add(64 * j).cast()) };
+            let chain = &mut sums[c][if N > 2 { 0 } else { j % 2 }];
+            *chain = _mm512_dpbusd_epi32(*chain, w, codes);
+        }
+    }
+    let mut isums = [_mm512_setzero_si512(); N];
+    for c in 0..N {
+        isums[c] = _mm512_mullo_epi32(_mm512_add_epi32(sums[c][0], sums[c][1]), factors);
+    }
+    isums
 }
 
 #[inline]
@@ -354,7 +368,7 @@ impl Q2K {
     }
 }
 
-/// Sums of a block of `q2_k` as [`Unit::isum`] and [`Unit::msum`] have them, without multiplying codes
+/// Sums of a block of `q2_k` as [`Unit::isums`] and [`Unit::msums`] have them, without multiplying codes
 /// and scales first: that pays for one input row.
 ///
 /// # Safety
