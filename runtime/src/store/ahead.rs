@@ -32,7 +32,8 @@ enum Part {
 }
 
 impl Ahead {
-    /// Starts to read `paths`, of about `bytes` bytes in all; `None` if that is not worth it.
+    /// Starts to read `paths`, of about `bytes` bytes in all; `None` if that is not worth it or the system
+    /// has no more threads.
     pub(crate) fn start<'scope, 'env>(
         disk: &'env dyn Disk,
         paths: &'env [PathBuf],
@@ -41,14 +42,20 @@ impl Ahead {
     ) -> Option<Ahead> {
         let lane = |first: usize| {
             let (parts, read) = sync_channel(WAITING);
-            scope.spawn(move || {
-                let (spare, mut own) = (channel(), paths.iter().skip(first).step_by(THREADS));
-                // Who asks no more has hung up.
-                own.try_for_each(|path| send(disk.open(path, How::Read), &parts, &spare))
-            });
-            Rc::new(Lane(read))
+            let reader =
+                std::thread::Builder::new().name("store read".into()).spawn_scoped(scope, move || {
+                    let (spare, mut own) = (channel(), paths.iter().skip(first).step_by(THREADS));
+                    // Who asks no more has hung up.
+                    own.try_for_each(|path| send(disk.open(path, How::Read), &parts, &spare))
+                });
+            reader.map(|_| Rc::new(Lane(read)))
         };
-        (bytes >= WORTH).then(|| Ahead((0..THREADS.min(paths.len())).map(lane).collect()))
+        let worth = bytes >= WORTH;
+        // Without threads the caller reads by itself.
+        worth
+            .then(|| (0..THREADS.min(paths.len())).map(lane).collect::<io::Result<_>>().ok())
+            .flatten()
+            .map(Ahead)
     }
 
     /// Goes on to the file number `i`, the one behind that of the call before: its length, and who
