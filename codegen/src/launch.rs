@@ -10,7 +10,8 @@ use std::sync::Arc;
 /// One buffer of a launch. A kernel's arguments are its bindings in order and nothing else.
 ///
 /// Every address is a multiple of 16 bytes, that of a base buffer plus each of its table's offsets
-/// included.
+/// included. Memory goes on to the next such multiple behind a buffer's end: kernels may load from there
+/// what they do not use.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Binding {
     /// The [step buffer](crate::step).

@@ -44,6 +44,38 @@ fn check(api: Api, wave: Option<u32>) {
     assert!(failures.is_empty(), "{target}: {} failures\n{}", failures.len(), failures.join("\n"));
 }
 
+/// Ops that are products with weights, whose inputs have a row per token.
+const PRODUCTS: [&str; 11] = [
+    "grouped_matmul",
+    "hc_enter",
+    "linear",
+    "matmul",
+    "mlp_up",
+    "moe_down",
+    "moe_post",
+    "moe_up",
+    "norm_linear",
+    "out_low",
+    "out_post",
+];
+
+/// An output of a product is summed in one order, whatever the bucket.
+#[test]
+fn products_have_the_same_bits_in_steps_of_any_length() {
+    if let Err(why) = clang() {
+        return tools::missing("products_have_the_same_bits_in_steps_of_any_length", &why.to_string());
+    }
+    for target in ["cuda:sm_90", "hip:gfx942"] {
+        let bench = Bench::new(Target::parse(target).unwrap());
+        for kernel in KERNELS.iter().filter(|k| PRODUCTS.contains(&k.op)) {
+            for case in kernel.cases {
+                let same = bench.alone(case, 0..7);
+                same.unwrap_or_else(|why| panic!("{target}: {} of {}: {why}", case.node, case.header));
+            }
+        }
+    }
+}
+
 #[test]
 fn cuda_kernels_compute_their_ops() {
     check(Api::Cuda, None);

@@ -75,6 +75,27 @@ impl Bench {
         Ok(worst)
     }
 
+    /// Runs the positions `range` of a case as one step, then some of its tokens alone; their results must have
+    /// the same bits.
+    ///
+    /// # Errors
+    /// Which token has others, or what the device reports.
+    pub(crate) fn alone(&self, case: &Case, range: Range<u32>) -> Result<(), String> {
+        let func = ds4_ir::parse_funcs(&case.func()).map_err(|e| e.to_string())?.remove(0);
+        let step = Step::new(&func, range, 64, &mut Random::new(7));
+        let together = self.run(&step, &mut |_, _| ())?;
+        for t in [0, step.bind.tokens / 2, step.bind.tokens - 1] {
+            let token = step.token(t);
+            let (scalar, rows, width) = token.shape();
+            let size = rows * scalar.row_bytes(width);
+            let alone = self.run(&token, &mut |_, _| ())?;
+            if alone[..size] != together[t * size..][..size] {
+                return Err(format!("token {t} of {} has other bits alone", step.bind.tokens));
+            }
+        }
+        Ok(())
+    }
+
     fn step(&self, step: &Step<'_>, tolerance: f64) -> Result<f64, String> {
         let expected = step.judge();
         let mut bits: Option<Bytes> = None;
@@ -136,6 +157,8 @@ impl Bench {
                     }
                 };
                 let whole = if let Binding::Value(i) = binding { step.value_bytes(*i) } else { 0 };
+                // A kernel may load the rest of the last 16 bytes.
+                let whole = whole.max(bytes.len().next_multiple_of(16) as u64);
                 held.push((place, upload(&format!("{binding:?}"), &bytes, whole)?));
                 arguments.push(held.last().expect("just pushed").1.place(0));
             }
@@ -253,6 +276,20 @@ impl<'a> Step<'a> {
             });
         }
         Step { func, node, out, bind, maxima, values, weights }
+    }
+}
+
+impl<'a> Step<'a> {
+    /// Token `t` in a step of its own; every tensor has a row per token.
+    fn token(&self, t: usize) -> Step<'a> {
+        let row = |bytes: &Bytes| {
+            let size = bytes.len() / self.bind.tokens;
+            bytes[t * size..][..size].to_vec()
+        };
+        let values = self.values.iter().map(|v| v.as_ref().map(row)).collect();
+        let bind = Bind { start: self.bind.start + t, tokens: 1, wanted: 1 };
+        let maxima = Maxima { tokens: 1, wanted: 1, ..self.maxima };
+        Step { values, bind, maxima, weights: self.weights.clone(), ..*self }
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 #[cfg(feature = "gpu")]
 use {
     super::common::rows,
-    super::product::{row_sums, stage},
+    super::product::{Tile, Window, row_sums, stage},
     crate::emit,
     cubecl::prelude::*,
 };
@@ -80,7 +80,7 @@ fn mlp_launches(site: &Site<'_>, maxima: &Maxima, target: &Target) -> Option<Vec
     let most = inputs.max(maxima);
     let product = Product::new(gate.scalar, n, x.scalar, width, most, target)?;
     // Elements lie in shared memory as units of one format.
-    let product = product.rounded(site.format(3), width).filter(|_| gate == up)?;
+    let product = product.paired().rounded(site.format(3), width).filter(|_| gate == up)?;
     let mut bindings = vec![Binding::Step, Binding::Value(0)];
     bindings.extend(matrix(1, gate.scalar));
     bindings.extend(matrix(2, up.scalar));
@@ -108,7 +108,7 @@ fn moe_launches(site: &Site<'_>, maxima: &Maxima, target: &Target) -> Option<Vec
     let tokens = Rows::of(&routes.dims[..1]);
     let product = Product::new(gate.scalar, n, x.scalar, width, 1, target)?;
     let same = gate.scalar == up.scalar && gate.dims == up.dims && x.dims.len() == 2;
-    let product = product.rounded(site.format(4), width).filter(|_| same)?;
+    let product = product.paired().rounded(site.format(4), width).filter(|_| same)?;
     let mut bindings = vec![Binding::Step, Binding::Value(0), Binding::Value(3)];
     bindings.extend(experts(1, gate.scalar));
     bindings.extend(experts(2, up.scalar));
@@ -179,18 +179,32 @@ fn mlp_up(
     if first >= end {
         terminate!();
     }
-    let mut shared = Shared::<[f32]>::new_slice(comptime!(p.shared() as usize));
-    let factors = Shared::<[f32]>::new_slice(tokens);
+    let mut held = Tile::new(p);
+    let mut gate_window = Window::new(p);
+    let mut up_window = Window::new(p);
     let mut gates = Array::<f32>::new(comptime!(tokens * each));
     let mut ups = Array::<f32>::new(comptime!(tokens * each));
     let subgroup = (UNIT_POS / comptime!(p.lanes)) as usize;
     let row = (CUBE_POS_X as usize * comptime!(p.subgroups as usize) + subgroup) * each;
     for tile in 0..comptime!(p.tiles() as usize) {
         sync_cube();
-        stage(x, x, first, end, 0usize, tile, &factors, &mut shared, p);
+        stage(x, x, first, end, 0usize, tile, &mut held, p);
         sync_cube();
-        row_sums(gate, gate_scales, table, 0usize, 0usize, row, n, tile, &shared, &mut gates, p);
-        row_sums(up, up_scales, table, 0usize, 0usize, row, n, tile, &shared, &mut ups, p);
+        row_sums(
+            gate,
+            gate_scales,
+            table,
+            0usize,
+            0usize,
+            row,
+            n,
+            tile,
+            &held,
+            &mut gate_window,
+            &mut gates,
+            p,
+        );
+        row_sums(up, up_scales, table, 0usize, 0usize, row, n, tile, &held, &mut up_window, &mut ups, p);
     }
     #[unroll]
     for r in 0..each {
@@ -235,8 +249,9 @@ fn moe_up(
     let route = token * comptime!(slots as usize) + CUBE_POS_Y as usize;
     let expert = routes[2 * route] as usize;
     let weight = f32::reinterpret(routes[2 * route + 1]);
-    let mut shared = Shared::<[f32]>::new_slice(comptime!(p.shared() as usize));
-    let factors = Shared::<[f32]>::new_slice(1usize);
+    let mut held = Tile::new(p);
+    let mut gate_window = Window::new(p);
+    let mut up_window = Window::new(p);
     let mut gates = Array::<f32>::new(each);
     let mut ups = Array::<f32>::new(each);
     let subgroup = (UNIT_POS / comptime!(p.lanes)) as usize;
@@ -245,10 +260,23 @@ fn moe_up(
     let (up_base, up_scale) = (up_at[expert] as usize, up_scales_at[expert] as usize);
     for tile in 0..comptime!(p.tiles() as usize) {
         sync_cube();
-        stage(x, x, token, end, 0usize, tile, &factors, &mut shared, p);
+        stage(x, x, token, end, 0usize, tile, &mut held, p);
         sync_cube();
-        row_sums(gate, gate_scales, table, gate_base, gate_scale, row, n, tile, &shared, &mut gates, p);
-        row_sums(up, up_scales, table, up_base, up_scale, row, n, tile, &shared, &mut ups, p);
+        row_sums(
+            gate,
+            gate_scales,
+            table,
+            gate_base,
+            gate_scale,
+            row,
+            n,
+            tile,
+            &held,
+            &mut gate_window,
+            &mut gates,
+            p,
+        );
+        row_sums(up, up_scales, table, up_base, up_scale, row, n, tile, &held, &mut up_window, &mut ups, p);
     }
     #[unroll]
     for r in 0..each {

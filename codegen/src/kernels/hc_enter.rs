@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 #[cfg(feature = "gpu")]
 use {
-    super::common::{block_sum, number, rows},
-    super::product::{norm_factors, row_sums, stage},
+    super::common::{number, rows},
+    super::product::{Tile, Window, norm_factors, row_sums, stage},
     crate::emit,
     cubecl::prelude::*,
 };
@@ -83,9 +83,8 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, head: bool) -> Op
     let [mix, width] = w.constants()?[..] else { return None };
     let inputs = Rows::of(&h.dims[..1]);
     let most = inputs.max(maxima);
-    let mut product = Product::new(w.scalar, mix, h.scalar, width, 1, target)?;
-    product.tile = 512.min(product.tile);
-    product.each = mix.div_ceil(product.subgroups);
+    let product = Product::new(w.scalar, mix, h.scalar, width, most, target)?;
+    let product = product.cut(512, mix.div_ceil(product.subgroups));
     let fmt = site.format(5);
     let product = product.rounded(fmt, width)?;
     let norm_eps = (site.real(4) as f32).to_bits();
@@ -113,7 +112,7 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, head: bool) -> Op
     let [codes, scales] = matrix(1, w.scalar);
     let first = Launch {
         block: [product.threads(), 1, 1],
-        grid: [gates.parts, most, 1],
+        grid: [gates.parts, most.div_ceil(product.tokens), 1],
         bindings: vec![Binding::Step, Binding::Value(0), codes, scales, product.table(), sums.clone()],
         text: Arc::new(Mix { inputs, product }),
     };
@@ -130,6 +129,10 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, head: bool) -> Op
 impl Text for Mix {
     fn name(&self) -> &'static str {
         "hc_mix"
+    }
+
+    fn holds_many_sums(&self) -> bool {
+        self.product.holds_many_sums()
     }
 
     #[cfg(feature = "gpu")]
@@ -155,7 +158,7 @@ impl Text for Gates {
     }
 }
 
-/// Per input and part: the sum of squares, then the product with each row of the matrix.
+/// Per input and part: the sum of squares if it is not normed, then the product with each row of the matrix.
 #[cfg(feature = "gpu")]
 #[cube(launch_unchecked, create_dummy_kernel)]
 fn hc_mix(
@@ -169,40 +172,49 @@ fn hc_mix(
     #[comptime] p: Product,
 ) {
     let end = rows(step, inputs);
-    let (each, n) = comptime!((p.each as usize, p.rows as usize));
-    let input = CUBE_POS_Y as usize;
-    if input >= end {
+    let (tokens, each, n) = comptime!((p.tokens as usize, p.each as usize, p.rows as usize));
+    let first = CUBE_POS_Y as usize * tokens;
+    if first >= end {
         terminate!();
     }
-    let mut shared = Shared::<[f32]>::new_slice(comptime!(p.shared() as usize));
-    let mut factors = Shared::<[f32]>::new_slice(1usize);
-    let mut partial = Shared::<[f32]>::new_slice(comptime!(p.subgroups as usize));
-    let mut sums = Array::<f32>::new(each);
-    let row = (UNIT_POS / comptime!(p.lanes)) as usize * each;
-    let tile = CUBE_POS_X as usize;
-    norm_factors(h, input, end, &mut factors, p);
+    let mut held = Tile::new(p);
+    let mut window = Window::new(p);
+    let mut sums = Array::<f32>::new(comptime!(tokens * each));
+    let subgroup = (UNIT_POS / comptime!(p.lanes)) as usize;
+    let (row, tile) = (subgroup * each, CUBE_POS_X as usize);
+    norm_factors(h, first, end, &mut held, p);
     sync_cube();
-    stage(h, h, input, end, 0usize, tile, &factors, &mut shared, p);
+    stage(h, h, first, end, 0usize, tile, &mut held, p);
     sync_cube();
-    row_sums(codes, scales, table, 0usize, 0usize, row, n, tile, &shared, &mut sums, p);
-    let (size, width) = comptime!((p.tile as usize, p.input.width as usize));
-    let stop = clamp_max(width - tile * size, size);
-    let at = input * width + tile * size;
-    let mut squares = 0.0f32;
-    for i in range_stepped(UNIT_POS as usize, stop, comptime!(p.threads() as usize)) {
-        let value = f32::reinterpret(h[at + i]);
-        squares = fma(value, value, squares);
-    }
-    let squares = block_sum(squares, &mut partial, comptime!(p.subgroups));
-    let to = (input * comptime!(p.tiles() as usize) + tile) * comptime!(n + 1);
-    if UNIT_POS == 0 {
-        out[to] = squares;
+    row_sums(codes, scales, table, 0usize, 0usize, row, n, tile, &held, &mut window, &mut sums, p);
+    let (parts, size) = comptime!((p.tiles() as usize, p.rows as usize + 1));
+    // Without a norm before the product, the second launch norms its sums.
+    if comptime!(p.norm == Norm::None) {
+        for t in range_stepped(subgroup, tokens, comptime!(p.subgroups as usize)) {
+            let mut squares = 0.0f32;
+            // Columns behind the last are zero.
+            for i in range_stepped(
+                UNIT_POS_PLANE as usize,
+                comptime!(p.tile as usize),
+                comptime!(p.lanes as usize),
+            ) {
+                let value = held.number(t, i, p);
+                squares = fma(value, value, squares);
+            }
+            let squares = plane_sum(squares);
+            if UNIT_POS_PLANE == 0 && first + t < end {
+                out[((first + t) * parts + tile) * size] = squares;
+            }
+        }
     }
     #[unroll]
     for r in 0..each {
-        let sum = plane_sum(sums[r]);
-        if UNIT_POS_PLANE == 0 && row + r < n {
-            out[to + 1 + row + r] = sum;
+        #[unroll]
+        for t in 0..tokens {
+            let sum = plane_sum(sums[comptime!(r * tokens + t)]);
+            if UNIT_POS_PLANE == 0 && row + r < n && first + t < end {
+                out[((first + t) * parts + tile) * size + 1 + row + r] = sum;
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 #[cfg(feature = "gpu")]
 use {
     super::common::rows,
-    super::product::{norm_factors, row_sums, stage},
+    super::product::{Tile, Window, norm_factors, row_sums, stage},
     crate::emit,
     cubecl::prelude::*,
 };
@@ -66,6 +66,11 @@ pub(crate) const LINEAR: Kernel = Kernel {
         case("%x: f32[t, 320], @w: bf16[24, 320]", "linear %x, @w, fmt=e4m3x128 : f32[t, 24]"),
         case("%x: f32[t, 320], @w: q8_0[24, 320]", "linear %x, @w, fmt=q8_0 : f32[t, 24]"),
         case("%x: f32[t, 512], @w: q2_k[24, 512]", "linear %x, @w, fmt=q8_k : f32[t, 24]"),
+        case("%x: f32[t, 8448], @w: q8_0[5, 8448]", "linear %x, @w, fmt=q8_0 : f32[t, 5]"),
+        case("%x: f32[t, 96], @w: mxfp4[24, 96]", "linear %x, @w, fmt=q8_0 : f32[t, 24]"),
+        case("%x: f32[t, 160], @w: fp4[24, 160]", "linear %x, @w, fmt=q8_0 : f32[t, 24]"),
+        case("%x: f32[t, 512], @w: q4_k[24, 512]", "linear %x, @w, fmt=q8_k : f32[t, 24]"),
+        case("%x: f32[t, 768], @w: iq2_xxs[24, 768]", "linear %x, @w, fmt=q8_k : f32[t, 24]"),
         case("%x: f32[t, 72], @w: f16[24, 72]", "linear %x, @w, fmt=f16 : f32[t, 24]"),
         case("%x: f32[t, 72], @w: bf16[24, 72]", "linear %x, @w, fmt=bf16 : f32[t, 24]"),
     ],
@@ -86,6 +91,10 @@ pub(crate) const NORM_LINEAR: Kernel = Kernel {
         case(
             "%x: f32[t, 256], @norm: bf16[256], @w: fp8[24, 256]",
             "norm_linear %x, @norm, @w, eps=1e-6, fmt=e4m3x128 : f32[t, 24]",
+        ),
+        case(
+            "%x: f32[t, 1024], @norm: f32[1024], @w: q8_0[24, 1024]",
+            "norm_linear %x, @norm, @w, eps=1e-6, fmt=q8_0 : f32[t, 24]",
         ),
     ],
     // A norm that differs in its last bit may round to another code.
@@ -135,7 +144,7 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, at: &Operands) ->
     let mut norm = Binding::Step;
     if let (Some(weight), Some(eps)) = (at.norm, at.eps) {
         let number = Number::of(site.weight(weight).scalar)?;
-        product.norm = Norm::Weighted((site.real(eps) as f32).to_bits(), number);
+        product = product.normed(Norm::Weighted((site.real(eps) as f32).to_bits(), number), target);
         norm = Binding::Weight(weight, Role::Codes);
     }
     if let Some(fmt) = at.fmt {
@@ -205,9 +214,9 @@ fn matmul(
     if first >= end {
         terminate!();
     }
-    let mut shared = Shared::<[f32]>::new_slice(comptime!(p.shared() as usize));
-    let mut factors = Shared::<[f32]>::new_slice(tokens);
-    norm_factors(x, first, end, &mut factors, p);
+    let mut held = Tile::new(p);
+    norm_factors(x, first, end, &mut held, p);
+    let mut window = Window::new(p);
     let mut sums = Array::<f32>::new(comptime!(tokens * each));
     let part_rows = comptime!(p.part_rows() as usize);
     let part = CUBE_POS_X as usize / comptime!(p.part_blocks() as usize);
@@ -217,9 +226,9 @@ fn matmul(
     let stop = (part + 1) * part_rows;
     for tile in 0..comptime!(p.tiles() as usize) {
         sync_cube();
-        stage(x, norm, first, end, part, tile, &factors, &mut shared, p);
+        stage(x, norm, first, end, part, tile, &mut held, p);
         sync_cube();
-        row_sums(codes, scales, table, 0usize, 0usize, row, stop, tile, &shared, &mut sums, p);
+        row_sums(codes, scales, table, 0usize, 0usize, row, stop, tile, &held, &mut window, &mut sums, p);
     }
     #[unroll]
     for r in 0..each {

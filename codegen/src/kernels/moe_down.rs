@@ -17,7 +17,7 @@ use std::sync::Arc;
 #[cfg(feature = "gpu")]
 use {
     super::common::rows,
-    super::product::{hc_post, row_sums, stage},
+    super::product::{Tile, Window, hc_post, row_sums, stage},
     crate::emit,
     cubecl::prelude::*,
 };
@@ -139,8 +139,8 @@ fn moe_down(
     if token >= end {
         terminate!();
     }
-    let mut shared = Shared::<[f32]>::new_slice(comptime!(p.shared().max(q.shared()) as usize));
-    let factors = Shared::<[f32]>::new_slice(1usize);
+    let mut held = Tile::of_either(p, q);
+    let mut window = Window::of_groups(comptime!(p.window().max(q.window())));
     let mut sums = Array::<f32>::new(each);
     let subgroup = (UNIT_POS / comptime!(p.lanes)) as usize;
     let row = (CUBE_POS_X as usize * comptime!(p.subgroups as usize) + subgroup) * each;
@@ -150,14 +150,14 @@ fn moe_down(
         let (base, scale) = (codes_at[expert] as usize, scales_at[expert] as usize);
         for tile in 0..comptime!(p.tiles() as usize) {
             sync_cube();
-            stage(x, x, route, route + 1, 0usize, tile, &factors, &mut shared, p);
+            stage(x, x, route, route + 1, 0usize, tile, &mut held, p);
             sync_cube();
-            row_sums(codes, scales, table, base, scale, row, n, tile, &shared, &mut sums, p);
+            row_sums(codes, scales, table, base, scale, row, n, tile, &held, &mut window, &mut sums, p);
         }
     }
     for tile in 0..comptime!(q.tiles() as usize) {
         sync_cube();
-        stage(y, y, token, end, 0usize, tile, &factors, &mut shared, q);
+        stage(y, y, token, end, 0usize, tile, &mut held, q);
         sync_cube();
         row_sums(
             shared_codes,
@@ -168,7 +168,8 @@ fn moe_down(
             row,
             n,
             tile,
-            &shared,
+            &held,
+            &mut window,
             &mut sums,
             q,
         );

@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[cfg(feature = "gpu")]
 use {
     super::common::rows,
-    super::product::{hc_post, row_sums, stage},
+    super::product::{Tile, Window, hc_post, row_sums, stage},
     crate::emit,
     cubecl::prelude::*,
 };
@@ -112,16 +112,16 @@ fn out_post(
     if first >= end {
         terminate!();
     }
-    let mut shared = Shared::<[f32]>::new_slice(comptime!(p.shared() as usize));
-    let factors = Shared::<[f32]>::new_slice(tokens);
+    let mut held = Tile::new(p);
+    let mut window = Window::new(p);
     let mut sums = Array::<f32>::new(comptime!(tokens * each));
     let subgroup = (UNIT_POS / comptime!(p.lanes)) as usize;
     let row = (CUBE_POS_X as usize * comptime!(p.subgroups as usize) + subgroup) * each;
     for tile in 0..comptime!(p.tiles() as usize) {
         sync_cube();
-        stage(x, x, first, end, 0usize, tile, &factors, &mut shared, p);
+        stage(x, x, first, end, 0usize, tile, &mut held, p);
         sync_cube();
-        row_sums(codes, scales, table, 0usize, 0usize, row, n, tile, &shared, &mut sums, p);
+        row_sums(codes, scales, table, 0usize, 0usize, row, n, tile, &held, &mut window, &mut sums, p);
     }
     #[unroll]
     for r in 0..each {

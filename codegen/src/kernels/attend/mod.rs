@@ -179,6 +179,10 @@ impl Text for Partial {
         if self.0.parts == 1 { "attend" } else { "attend_part" }
     }
 
+    fn holds_many_sums(&self) -> bool {
+        self.0.parts > 1
+    }
+
     #[cfg(feature = "gpu")]
     fn define(&self, at: &emit::Build) -> KernelDefinition {
         let [b0, b1, b2, b3, b4, b5, b6, b7, b8] = emit::buffers();

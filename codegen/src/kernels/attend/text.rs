@@ -1,5 +1,5 @@
 //! The kernels of attention: over the keys of a part, and over parts.
-use super::keys::{part_keys, seen, stage};
+use super::keys::{Raw, fetch, part_keys, seen, unpack};
 use super::{Attend, HEADS};
 use crate::kernels::common::number;
 use crate::step;
@@ -51,9 +51,11 @@ pub(super) fn attend_keys(
     let size = comptime!(a.tile());
     let mut tile = Shared::<[f32]>::new_slice(comptime!(size * width));
     let mut valid = Shared::<[u32]>::new_slice(size);
+    let mut raw = Raw::new(a);
     for base in range_stepped(from, end, size) {
+        fetch(step, ring, row, entries, idx, t, base, end, &seen, &mut raw, a);
         sync_cube();
-        stage(step, ring, row, entries, idx, t, base, end, &seen, &mut tile, &mut valid, a);
+        unpack(step, ring, row, entries, idx, t, base, end, &seen, &raw, &mut tile, &mut valid, a);
         sync_cube();
         let mut scores = Array::<f32>::new(size);
         let mut max_score = top;

@@ -55,3 +55,43 @@ pub(crate) fn pairs(words: &[u32]) -> &[Vector<u32, Const<2>>] {
 pub(crate) fn quads(words: &[u32]) -> &[Vector<u32, Const<4>>] {
     view::<u32, Vector<u32, Const<4>>>(words)
 }
+
+/// As single words, from groups of four.
+#[cube]
+pub(crate) fn singles(quads: &[Vector<u32, Const<4>>]) -> &[u32] {
+    view::<Vector<u32, Const<4>>, u32>(quads)
+}
+
+/// Byte `byte` of a buffer.
+#[cube]
+pub(crate) fn byte_at(words: &[u32], byte: usize) -> u32 {
+    (words[byte / 4] >> (8u32 * u32::cast_from(byte % 4))) & 0xffu32
+}
+
+/// The 16 bits from the even byte `byte` on.
+#[cube]
+pub(crate) fn half_at(words: &[u32], byte: usize) -> u32 {
+    (words[byte / 4] >> (8u32 * u32::cast_from(byte % 4))) & 0xffffu32
+}
+
+/// `n` words from byte `byte` on, wherever that lies. No word is read that holds none of their bytes.
+#[cube]
+pub(crate) fn words_at(words: &[u32], byte: usize, #[comptime] n: u32) -> Array<u32> {
+    let shift = 8u32 * u32::cast_from(byte % 4);
+    let first = byte / 4;
+    let last = (byte + comptime!(4 * n as usize - 1)) / 4;
+    let mut out = Array::<u32>::new(comptime!(n as usize));
+    let mut low = words[first];
+    #[unroll]
+    for i in 0..comptime!(n as usize) {
+        let mut next = first + comptime!(i + 1);
+        if comptime!(i as u32 + 1 == n) {
+            next = last;
+        }
+        let high = words[next];
+        // Of a word that begins where it should, nothing comes from the next.
+        out[i] = (low >> shift) | ((high << 1u32) << (31u32 - shift));
+        low = high;
+    }
+    out
+}

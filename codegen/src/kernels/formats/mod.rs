@@ -6,6 +6,8 @@
 #[cfg(feature = "gpu")]
 mod int8;
 #[cfg(feature = "gpu")]
+mod integer;
+#[cfg(feature = "gpu")]
 mod iq2xxs;
 #[cfg(feature = "gpu")]
 mod kquant;
@@ -15,7 +17,10 @@ mod scaled;
 mod unit;
 
 #[cfg(feature = "gpu")]
-pub(crate) use unit::{Place, decode};
+pub(crate) use {
+    integer::{decode_bytes, dot_bytes, sum_bytes},
+    unit::{Place, decode},
+};
 
 use crate::Constant;
 use ds4_ir::{E4M3_GROUP, FP4_GROUP, FP8_BLOCK, Scalar};
@@ -61,7 +66,48 @@ impl RowFormat {
         match self.scalar {
             // The codes of a row are followed by its scales: a unit must end where the codes do.
             Scalar::E4m3x128 => free.min(1 << self.width.trailing_zeros().min(4)),
+            // As many codes as half of those that share a scale.
+            Scalar::Fp4 => free.min(8),
             _ => free,
+        }
+    }
+
+    /// What a subgroup brings to shared memory before it decodes.
+    pub(crate) fn staged(self) -> Staged {
+        match self.scalar {
+            Scalar::Q8_0 | Scalar::Q8K | Scalar::Q4K | Scalar::Q2K | Scalar::Iq2Xxs | Scalar::Mxfp4 => {
+                Staged::Codes
+            }
+            Scalar::Fp8 | Scalar::Fp4 => Staged::Scales,
+            _ => Staged::Nothing,
+        }
+    }
+
+    /// Whether elements are signed bytes under a scale, perhaps less a minimum; such a unit is 16 of them.
+    pub(crate) fn has_bytes(self) -> bool {
+        match self.scalar {
+            Scalar::Q8_0 | Scalar::Mxfp4 | Scalar::Q4K | Scalar::Q2K | Scalar::Iq2Xxs => true,
+            Scalar::Fp4 => self.unit() == 16,
+            _ => false,
+        }
+    }
+
+    /// Whether bytes stand for values with a minimum below them.
+    pub(crate) fn has_minimum(self) -> bool {
+        matches!(self.scalar, Scalar::Q4K | Scalar::Q2K)
+    }
+
+    /// Bytes of the codes of so many columns, whole blocks.
+    pub(crate) fn code_bytes(self, columns: u32) -> u32 {
+        self.scalar.row_bytes(columns as usize) as u32
+    }
+
+    /// Bytes of so many columns of a row that are staged.
+    pub(crate) fn staged_bytes(self, columns: u32) -> u32 {
+        match self.staged() {
+            Staged::Codes => self.code_bytes(columns),
+            Staged::Scales => columns.div_ceil(self.units_per_scale() * self.unit()),
+            Staged::Nothing => 0,
         }
     }
 
@@ -72,7 +118,7 @@ impl RowFormat {
             Scalar::F16 | Scalar::Bf16 => self.load() / 2,
             Scalar::Fp8 | Scalar::E4m3x128 => self.load(),
             Scalar::Fp4 => 2 * self.load(),
-            _ => 32,
+            _ => 16,
         }
     }
 
@@ -96,6 +142,18 @@ impl RowFormat {
     pub(crate) fn constant(self) -> Option<&'static Constant> {
         (self.scalar == Scalar::Iq2Xxs).then_some(&IQ2XXS_GRID)
     }
+}
+
+/// Which bytes of a row go through shared memory: those that lanes would read in pieces, or several of them
+/// each.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Staged {
+    /// Every lane loads whole words of its own.
+    Nothing,
+    /// Codes, with the scales among them: blocks begin anywhere and have a head that their units share.
+    Codes,
+    /// Scales that lie apart from the codes.
+    Scales,
 }
 
 /// The magnitudes that an index byte of `iq2_xxs` selects, eight bytes each.

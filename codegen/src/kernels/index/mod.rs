@@ -14,6 +14,7 @@ mod select;
 #[cfg(feature = "gpu")]
 mod text;
 
+use super::common::groups_of;
 use crate::{Binding, Case, Kernel, Launch, Target, Text};
 use ds4_ir::Scalar;
 use ds4_ir::cost::Site;
@@ -69,6 +70,30 @@ pub(crate) struct Select {
     subgroups: u32,
 }
 
+impl Select {
+    /// Whether queries and keys are codes and scales.
+    fn is_packed(self) -> bool {
+        self.scalar != Scalar::F32
+    }
+
+    fn row_bytes(self) -> usize {
+        self.scalar.row_bytes(self.width as usize)
+    }
+
+    /// Distance of rows of numbers in shared memory: one element of padding keeps neighbouring rows in different
+    /// banks.
+    #[cfg(feature = "gpu")]
+    fn pitch(self) -> usize {
+        self.width as usize + 1
+    }
+
+    /// Groups of 16 bytes that so many packed rows take.
+    fn raw(self, rows: u32) -> usize {
+        let bytes = if self.is_packed() { rows * self.row_bytes() as u32 } else { 0 };
+        groups_of(bytes) as usize
+    }
+}
+
 #[derive(Debug)]
 struct Scores(Select);
 
@@ -87,11 +112,6 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target) -> Option<Vec<Lau
         Scalar::Idx4 => width % 8 == 0,
         _ => false,
     };
-    // Keys and queries lie in shared memory as numbers.
-    let shared_bytes = (KEYS * (width + 1) + HEADS * width + THREADS) * 4;
-    if !is_readable || shared_bytes > target.shared_bytes_max.min(32 << 10) {
-        return None;
-    }
     let ratio = state.kind.span();
     let entries = (maxima.ctx / ratio).max(1);
     let s = Select {
@@ -103,6 +123,12 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target) -> Option<Vec<Lau
         k: site.int(4),
         subgroups: THREADS / target.subgroup,
     };
+    // Keys and queries lie in shared memory as they are and as numbers.
+    let numbers = (KEYS + HEADS) * (width + 1) + THREADS;
+    let shared_bytes = 4 * numbers + 16 * (s.raw(KEYS) + s.raw(HEADS)) as u32;
+    if !is_readable || shared_bytes > target.shared_bytes_max.min(32 << 10) {
+        return None;
+    }
     let row_bytes = u64::from(entries) * 4;
     let inputs = [Binding::Step, Binding::Value(0), Binding::Value(1), Binding::Value(2)];
     let scratch = |rows: u64| Binding::Scratch { offset: 0, bytes: rows * row_bytes };

@@ -3,9 +3,15 @@
 //!
 //! ```text
 //! inputs  x[tokens of the block, tile]  ──stage──> shared, f32 (normed, rounded)
-//! matrix  rows of the subgroup          ──decode─> registers, a unit per lane
+//! matrix  rows of the subgroup          ──window─> shared, bytes of a chunk of columns, read once
+//!                                       ──decode─> registers, a unit per lane
 //!                                       ──sum────> one sum per row and token and lane, then over lanes
 //! ```
+//!
+//! Unit u of a row belongs to lane u modulo the lanes, whatever the tile, the chunk and the number of inputs:
+//! an output is summed in one order.
+#[cfg(feature = "gpu")]
+mod codes;
 #[cfg(feature = "gpu")]
 mod post;
 #[cfg(feature = "gpu")]
@@ -14,16 +20,19 @@ mod round;
 mod staging;
 #[cfg(feature = "gpu")]
 mod sum;
+#[cfg(feature = "gpu")]
+mod window;
 
 #[cfg(feature = "gpu")]
 pub(crate) use {
     post::hc_post,
-    staging::{norm_factors, stage},
+    staging::{Tile, norm_factors, stage},
     sum::row_sums,
+    window::Window,
 };
 
-use super::common::Number;
-use super::formats::RowFormat;
+use super::common::{Number, groups_of};
+use super::formats::{RowFormat, Staged};
 use crate::{Binding, Target};
 use ds4_ir::{E4M3_GROUP, Role, Scalar};
 
@@ -63,14 +72,26 @@ pub(crate) struct Product {
     pub(crate) lanes: u32,
     /// Subgroups of a block.
     pub(crate) subgroups: u32,
-    /// Rows that a subgroup sums.
+    /// Rows of a matrix that a subgroup sums.
     pub(crate) each: u32,
+    /// Columns of a matrix whose bytes wait in shared memory at once.
+    pub(crate) chunk: u32,
 }
 
 /// Shared memory for inputs, in elements: half of what the smallest device has.
 const TILE_ELEMENTS: u32 = 4096;
+/// The same for inputs with a norm, which should lie there whole, on devices that have room for several such
+/// blocks: so many bytes.
+const NORM_ELEMENTS: u32 = 8192;
+const NORM_SHARED_BYTES: u32 = 160 << 10;
+/// Fewer inputs than these are not worth another pass over the matrix.
+const NORM_TOKENS_MIN: u32 = 4;
+/// Shared memory for bytes of the matrices.
+const WINDOW_BYTES: u32 = 9 << 10;
 /// Columns of a tile are whole groups of every rounding.
 const TILE_STEP: u32 = 256;
+/// Inputs that a block multiplies at most.
+const TOKENS_MAX: u32 = 8;
 /// Blocks that fill a large device.
 const BLOCKS_MIN: u32 = 512;
 
@@ -86,15 +107,57 @@ impl Product {
         target: &Target,
     ) -> Option<Product> {
         let (weight, input) = (RowFormat::of(weight, width)?, RowFormat::of(input, width)?);
-        let tokens = tokens.next_power_of_two().min(8);
-        let tile = (TILE_ELEMENTS / tokens).min(width.next_multiple_of(TILE_STEP));
-        let subgroups = 128 / target.subgroup;
-        let each = [4, 2].into_iter().find(|each| rows / (each * subgroups) >= BLOCKS_MIN).unwrap_or(1);
         let lanes = target.subgroup;
+        let subgroups = 128 / lanes;
+        let each = [4, 2].into_iter().find(|each| rows / (each * subgroups) >= BLOCKS_MIN).unwrap_or(1);
+        // A tile has a unit for every lane.
+        let most = (TILE_ELEMENTS / (lanes * weight.unit())).clamp(1, TOKENS_MAX);
+        let tokens = tokens.next_power_of_two().min(most);
+        let tile = (TILE_ELEMENTS / tokens).min(width.next_multiple_of(TILE_STEP));
         let (norm, round, group, parts) = (Norm::None, Scalar::F32, 1, 1);
-        let product =
-            Product { weight, rows, input, norm, round, group, parts, tokens, tile, lanes, subgroups, each };
+        let chunk = chunk(weight, subgroups * each);
+        let product = Product {
+            weight,
+            rows,
+            input,
+            norm,
+            round,
+            group,
+            parts,
+            tokens,
+            tile,
+            lanes,
+            subgroups,
+            each,
+            chunk,
+        };
         Some(product)
+    }
+
+    /// The same with a norm before it. If enough inputs fit into shared memory whole, as many are taken together
+    /// and are read once: for the norm they would have to be read before.
+    pub(crate) fn normed(self, norm: Norm, target: &Target) -> Product {
+        let elements =
+            if target.shared_bytes_max < NORM_SHARED_BYTES { TILE_ELEMENTS } else { NORM_ELEMENTS };
+        let width = self.input.width.next_multiple_of(TILE_STEP);
+        let fitting = (elements / width).checked_ilog2().map_or(0, |bit| 1 << bit).min(self.tokens);
+        if fitting < self.tokens.min(NORM_TOKENS_MIN) {
+            return Product { norm, ..self };
+        }
+        Product { norm, tokens: fitting, tile: width, ..self }
+    }
+
+    /// The same for two matrices of that shape, whose rows share the room of one.
+    pub(crate) fn paired(self) -> Product {
+        let each = (self.each / 2).max(1);
+        Product { each, chunk: chunk(self.weight, 2 * self.subgroups * each), ..self }
+    }
+
+    /// The same for blocks of one tile of `columns` each, with `each` rows per subgroup.
+    pub(crate) fn cut(self, columns: u32, each: u32) -> Product {
+        let tile = columns.min(self.tile);
+        let chunk = chunk(self.weight, self.subgroups * each).min(tile);
+        Product { tile, each, chunk, ..self }
     }
 
     /// The same with inputs rounded to `format`, where a row of the operand has `width` elements.
@@ -110,7 +173,13 @@ impl Product {
         let (columns, plain) = (self.input.width, self.input.scalar == Scalar::F32);
         let group = if width == columns || width.is_multiple_of(group) { group } else { width };
         let fits = plain && group.is_multiple_of(32) && self.tile.is_multiple_of(group);
-        fits.then_some(Product { round: format, group, ..self })
+        let rounded = Product { round: format, group, ..self };
+        if rounded.is_integer() && self.norm == Norm::None && self.tile == TILE_ELEMENTS / self.tokens {
+            // Bytes take a fourth of the room.
+            let tile = (4 * self.tile).min(self.weight.width.next_multiple_of(TILE_STEP));
+            return fits.then_some(Product { tile, ..rounded });
+        }
+        fits.then_some(rounded)
     }
 
     /// Whether a lane holds more than one sum.
@@ -158,10 +227,10 @@ impl Product {
         self.tile / self.weight.unit()
     }
 
-    /// Distance in shared memory from one element of a unit to the next: odd, so that neither the
-    /// threads that write neighbouring elements nor those that read neighbouring units meet in a bank.
+    /// Distance in shared memory from one element of a unit to the next: such that neither 32 threads that
+    /// write neighbouring elements nor 32 that read neighbouring units meet in a bank.
     pub(crate) fn stride(&self) -> u32 {
-        self.tile_units() | 1
+        self.tile_units().next_multiple_of(BANKS) + BANKS / self.weight.unit() % BANKS
     }
 
     /// Elements of shared memory that one input takes.
@@ -169,10 +238,84 @@ impl Product {
         self.weight.unit() * self.stride()
     }
 
-    /// Elements of shared memory of all inputs.
-    pub(crate) fn shared(&self) -> u32 {
-        self.tokens * self.slot()
+    /// Whether sums of bytes are exact integers: an input of bytes, rounded here, times such a matrix.
+    pub(crate) fn is_integer(&self) -> bool {
+        let kinds = match self.round {
+            Scalar::Q8_0 => matches!(self.weight.scalar, Scalar::Q8_0 | Scalar::Mxfp4 | Scalar::Fp4),
+            Scalar::Q8K => matches!(self.weight.scalar, Scalar::Q4K | Scalar::Q2K | Scalar::Iq2Xxs),
+            _ => false,
+        };
+        kinds && self.weight.has_bytes() && self.group == self.round.block() as u32
     }
+
+    /// Elements of shared memory of all inputs as numbers.
+    pub(crate) fn shared(&self) -> u32 {
+        if self.is_integer() && !self.keeps_inputs() { 0 } else { self.tokens * self.slot() }
+    }
+
+    /// Distance in shared memory from one word of a unit of bytes to the next.
+    pub(crate) fn code_stride(&self) -> u32 {
+        self.tile_units().next_multiple_of(BANKS) + BANKS / 4
+    }
+
+    /// Words of shared memory that one input takes as bytes.
+    pub(crate) fn code_slot(&self) -> u32 {
+        4 * self.code_stride()
+    }
+
+    /// Words of shared memory of all inputs as bytes.
+    pub(crate) fn shared_codes(&self) -> u32 {
+        if self.is_integer() { self.tokens * self.code_slot() } else { 0 }
+    }
+
+    /// Their scales.
+    pub(crate) fn shared_scales(&self) -> u32 {
+        if self.is_integer() { self.tokens * self.tile / self.group } else { 0 }
+    }
+
+    /// Whether inputs wait in shared memory while their norm is summed.
+    pub(crate) fn keeps_inputs(&self) -> bool {
+        self.norm != Norm::None && self.tiles() == 1 && self.input.scalar == Scalar::F32
+    }
+
+    /// Columns that are summed between two changes of what lies in shared memory.
+    pub(crate) fn step(&self) -> u32 {
+        self.tile.min(self.chunk)
+    }
+
+    /// Scales of a row of a chunk, if they lie apart from the codes.
+    pub(crate) fn chunk_scales(&self) -> u32 {
+        match self.weight.scale_row_bytes() {
+            0 => 0,
+            _ => self.chunk / (self.weight.unit() * self.weight.units_per_scale()),
+        }
+    }
+
+    /// Groups of 16 bytes of a window that a row's bytes take, wherever in a sector they begin.
+    pub(crate) fn pitch(&self) -> u32 {
+        match self.weight.staged() {
+            Staged::Nothing => 0,
+            _ => groups_of(self.weight.staged_bytes(self.chunk.min(self.weight.width))),
+        }
+    }
+
+    /// Groups of 16 bytes of the window of one matrix; never none.
+    pub(crate) fn window(&self) -> u32 {
+        (self.subgroups * self.each * self.pitch()).max(1)
+    }
+}
+
+/// Banks of shared memory.
+const BANKS: u32 = 32;
+
+/// Columns of a matrix that are staged at once where a block has so many rows: all of them, or a power of two.
+fn chunk(weight: RowFormat, rows: u32) -> u32 {
+    let fits = |columns: &u32| rows * weight.staged_bytes(*columns) <= WINDOW_BYTES;
+    let whole = weight.width.next_multiple_of(TILE_STEP);
+    if fits(&weight.width) {
+        return whole;
+    }
+    (TILE_STEP.ilog2()..whole.ilog2()).rev().map(|bit| 1 << bit).find(fits).unwrap_or(TILE_STEP)
 }
 
 /// Where a weight's scales are: with its codes for a format that has none of its own.

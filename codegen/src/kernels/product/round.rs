@@ -56,7 +56,7 @@ fn round_group(values: &mut Array<f32>, lane: usize, #[comptime] each: usize, #[
         for i in 0..each {
             top = max(top, u32::reinterpret(values[i]) & 0x7fff_ffffu32);
         }
-        let top = team_max(top);
+        let top = team_max(top, TEAM);
         let finite = top < 0x7f80_0000u32;
         let amax = f32::reinterpret(top);
         let nan = f32::reinterpret(0x7fc0_0000u32);
@@ -84,7 +84,7 @@ fn round_group(values: &mut Array<f32>, lane: usize, #[comptime] each: usize, #[
                 let key = (index << 1u32) | (bits >> 31u32);
                 first = select((bits & 0x7fff_ffffu32) == top, min(first, key), first);
             }
-            let sign = (team_min(first) & 1u32) << 31u32;
+            let sign = (team_min(first, TEAM) & 1u32) << 31u32;
             let inverse = -127.0f32 / f32::reinterpret(top | sign);
             let there = (u32::reinterpret(inverse) & 0x7fff_ffffu32) < 0x7f80_0000u32;
             #[unroll]
@@ -105,24 +105,24 @@ fn round_bf16(x: f32) -> f32 {
     f32::reinterpret(select(finite, up, bits | 0x0040_0000u32) & 0xffff_0000u32)
 }
 
-/// The largest over the 32 lanes of a team.
+/// The largest over the lanes of a team, a power of two of them.
 #[cube]
-fn team_max(x: u32) -> u32 {
+pub(super) fn team_max(x: u32, #[comptime] lanes: u32) -> u32 {
     let mut top = x;
     #[unroll]
-    for i in 0..5u32 {
-        top = max(top, plane_shuffle_xor(top, comptime!(16 >> i)));
+    for bit in 0..comptime!(lanes.ilog2()) {
+        top = max(top, plane_shuffle_xor(top, comptime!(1 << bit)));
     }
     top
 }
 
-/// The smallest over the 32 lanes of a team.
+/// The smallest over the lanes of a team.
 #[cube]
-fn team_min(x: u32) -> u32 {
+pub(super) fn team_min(x: u32, #[comptime] lanes: u32) -> u32 {
     let mut least = x;
     #[unroll]
-    for i in 0..5u32 {
-        least = min(least, plane_shuffle_xor(least, comptime!(16 >> i)));
+    for bit in 0..comptime!(lanes.ilog2()) {
+        least = min(least, plane_shuffle_xor(least, comptime!(1 << bit)));
     }
     least
 }

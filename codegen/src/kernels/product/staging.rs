@@ -1,22 +1,57 @@
 //! Inputs into shared memory.
+use super::codes::stage_codes;
 use super::{Norm, Product, round::round_tiles};
 use crate::kernels::common::{Number, block_sum, number};
 use crate::kernels::formats::{Place, decode};
 use cubecl::prelude::*;
 use ds4_ir::Scalar;
 
-/// The norm's factor of each input of the block into `factors`; nothing without a norm.
+/// A tile of the inputs of a block.
+#[derive(CubeType)]
+pub(crate) struct Tile {
+    /// As numbers, normed and rounded; as they are until then.
+    pub(super) numbers: Shared<[f32]>,
+    /// As signed bytes, four of them in a word.
+    pub(super) codes: Shared<[u32]>,
+    /// The scales of those.
+    pub(super) scales: Shared<[f32]>,
+    /// The norm's factor of each input.
+    pub(super) factors: Shared<[f32]>,
+}
+
+#[cube]
+impl Tile {
+    /// Room for tiles of `p`.
+    pub(crate) fn new(#[comptime] p: Product) -> Tile {
+        Tile::of_either(p, p)
+    }
+
+    /// Room for tiles of one product and then of another.
+    pub(crate) fn of_either(#[comptime] p: Product, #[comptime] q: Product) -> Tile {
+        let numbers = comptime!(p.shared().max(q.shared()).max(1) as usize);
+        let codes = comptime!(p.shared_codes().max(q.shared_codes()).max(1) as usize);
+        let scales = comptime!(p.shared_scales().max(q.shared_scales()).max(1) as usize);
+        Tile {
+            numbers: Shared::<[f32]>::new_slice(numbers),
+            codes: Shared::<[u32]>::new_slice(codes),
+            scales: Shared::<[f32]>::new_slice(scales),
+            factors: Shared::<[f32]>::new_slice(comptime!(p.tokens.max(q.tokens) as usize)),
+        }
+    }
+
+    /// Element `i` of the tile of input `slot`, which is a number.
+    pub(crate) fn number(&self, slot: usize, i: usize, #[comptime] p: Product) -> f32 {
+        self.numbers[position(slot, i, p)]
+    }
+}
+
+/// The norm's factor of each input of the block; nothing without a norm. Inputs that fit stay in the tile as
+/// they are, for [`stage`].
 ///
 /// `first` is the first input of the block, `end` the number of inputs. All threads of the block call
-/// it; `factors` may be read behind the next barrier.
+/// it; [`stage`] follows behind a barrier.
 #[cube]
-pub(crate) fn norm_factors(
-    x: &[u32],
-    first: usize,
-    end: usize,
-    factors: &mut Shared<[f32]>,
-    #[comptime] p: Product,
-) {
+pub(crate) fn norm_factors(x: &[u32], first: usize, end: usize, held: &mut Tile, #[comptime] p: Product) {
     if comptime!(p.norm != Norm::None) {
         let width = comptime!(p.input.width as usize);
         let mut partial = Shared::<[f32]>::new_slice(comptime!(p.subgroups as usize));
@@ -27,11 +62,14 @@ pub(crate) fn norm_factors(
                 for i in range_stepped(UNIT_POS as usize, width, comptime!(p.threads() as usize)) {
                     let value = f32::reinterpret(x[at + i]);
                     squares += value * value;
+                    if comptime!(p.keeps_inputs()) {
+                        held.numbers[position(t, i, p)] = value;
+                    }
                 }
             }
             let mean = block_sum(squares, &mut partial, p.subgroups) / comptime!(width as f32);
             if UNIT_POS == 0 {
-                factors[t] = 1.0f32 / (mean + comptime!(eps(p.norm))).sqrt();
+                held.factors[t] = 1.0f32 / (mean + comptime!(eps(p.norm))).sqrt();
             }
             sync_cube();
         }
@@ -52,7 +90,7 @@ fn weight_of(norm: Norm) -> Number {
     }
 }
 
-/// Tile `tile` of the block's inputs, of part `part` of each token, normed and rounded, into `shared`.
+/// Tile `tile` of the block's inputs, of part `part` of each token, normed and rounded.
 ///
 /// All threads of the block call it, between barriers of the caller. Columns behind the last, and
 /// inputs from `end` on, are zero.
@@ -64,8 +102,29 @@ pub(crate) fn stage(
     end: usize,
     part: usize,
     tile: usize,
-    factors: &Shared<[f32]>,
-    shared: &mut Shared<[f32]>,
+    held: &mut Tile,
+    #[comptime] p: Product,
+) {
+    if comptime!(p.is_integer()) {
+        stage_codes(x, norm, first, end, part, tile, held, p);
+    } else {
+        stage_numbers(x, norm, first, end, part, tile, held, p);
+        if comptime!(p.round != Scalar::F32) {
+            sync_cube();
+            round_tiles(&mut held.numbers, p);
+        }
+    }
+}
+
+#[cube]
+fn stage_numbers(
+    x: &[u32],
+    norm: &[u32],
+    first: usize,
+    end: usize,
+    part: usize,
+    tile: usize,
+    held: &mut Tile,
     #[comptime] p: Product,
 ) {
     let (size, step) = comptime!((p.tile as usize, p.input.unit() as usize));
@@ -85,13 +144,12 @@ pub(crate) fn stage(
         let inside = first + slot < end && column < width;
         if inside {
             if plain {
-                values[0] = f32::reinterpret(x[row * width + column]);
-                if comptime!(p.norm != Norm::None) {
-                    values[0] *= factors[slot];
-                }
-                if comptime!(matches!(p.norm, Norm::Weighted(..))) {
-                    values[0] *= number(norm, column, comptime!(weight_of(p.norm)));
-                }
+                let value = if comptime!(p.keeps_inputs()) {
+                    held.numbers[position(slot, i, p)]
+                } else {
+                    f32::reinterpret(x[row * width + column])
+                };
+                values[0] = normed(value, norm, &*held, slot, column, p);
             } else {
                 let place =
                     Place { codes: row * comptime!(p.input.row_bytes() as usize), scales: 0usize.runtime() };
@@ -101,16 +159,32 @@ pub(crate) fn stage(
         #[unroll]
         for j in 0..step {
             let value = select(inside && column + j < width, values[j], 0.0f32);
-            shared[position(slot, i + j, p)] = value;
+            held.numbers[position(slot, i + j, p)] = value;
         }
-    }
-    if comptime!(p.round != Scalar::F32) {
-        sync_cube();
-        round_tiles(shared, p);
     }
 }
 
-/// Where element `i` of the tile of input `slot` lies in shared memory.
+/// Column `column` of input `slot`, normed.
+#[cube]
+pub(super) fn normed(
+    x: f32,
+    norm: &[u32],
+    held: &Tile,
+    slot: usize,
+    column: usize,
+    #[comptime] p: Product,
+) -> f32 {
+    let mut value = x;
+    if comptime!(p.norm != Norm::None) {
+        value *= held.factors[slot];
+    }
+    if comptime!(matches!(p.norm, Norm::Weighted(..))) {
+        value *= number(norm, column, comptime!(weight_of(p.norm)));
+    }
+    value
+}
+
+/// Where element `i` of the tile of input `slot` lies among numbers.
 #[cube]
 pub(super) fn position(slot: usize, i: usize, #[comptime] p: Product) -> usize {
     let (unit, stride) = comptime!((p.weight.unit() as usize, p.stride() as usize));
