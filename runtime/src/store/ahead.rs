@@ -16,7 +16,7 @@ const WORTH: u64 = 4 << 20;
 /// Threads that read. They wait more than they work, so their number is that of the disk, not of the cores.
 const THREADS: usize = 6;
 /// Pieces that a thread has read and nobody has asked for, at most.
-const WAITING: usize = 8;
+const WAITING: usize = 16;
 
 /// Files read ahead: the threads have them in turn.
 pub(crate) struct Ahead(Vec<Rc<Lane>>);
