@@ -11,13 +11,13 @@ mod words;
 
 pub(crate) use extent::Rows;
 pub(crate) use numbers::Number;
-pub(crate) use stretch::{SECTOR, groups_of};
+pub(crate) use stretch::groups_of;
 #[cfg(feature = "gpu")]
 pub(crate) use {
     code::{e2m1_code, e4m3_code, pow2_ceil},
     extent::rows,
     numbers::{bf16_value, e2m1_value, e4m3_value, e8m0_value, f16_value, nearest, number, signed_byte},
     reduce::block_sum,
-    stretch::Stretch,
+    stretch::{SECTOR, Stretch},
     words::{byte_at, bytes, half_at, halves, pairs, quads, singles, words_at},
 };
