@@ -93,7 +93,13 @@ impl Decode {
 impl Bench {
     /// The object that `--json` prints.
     pub fn to_json(&self) -> Value {
-        let prefill = |p: &Prefill| json!({"tokens": p.tokens, "tok_s": digits(p.tok_s), "int8_share": p.int8_share.map(digits)});
+        let prefill = |p: &Prefill| {
+            json!({
+                "tokens": p.tokens,
+                "tok_s": digits(p.tok_s),
+                "int8_share": p.int8_share.map(digits),
+            })
+        };
         let decode = |d: &Decode| {
             json!({
                 "ctx": d.ctx,

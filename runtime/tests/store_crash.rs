@@ -2,7 +2,7 @@
 //! power, and histories in which every single call fails once.
 mod store_support;
 
-use ds4_runtime::store::{Boundary, StoreError, Writer};
+use ds4_runtime::store::{StoreError, Writer};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -215,12 +215,7 @@ fn a_save_whose_parent_failed_is_refused_and_the_next_is_whole() {
     let sim = Sim::default();
     let store = open(sim.clone(), u64::MAX / 2).unwrap();
     let tokens = text(6, 300);
-    let capture = |n: usize| {
-        let session = Session::of(&tokens[..n]);
-        let boundary =
-            Boundary { tokens: &session.tokens, logits: &session.logits(), seconds_per_token: 1.0 };
-        store.capture(&layout(), boundary, &session).unwrap().unwrap()
-    };
+    let capture = |n: usize| Session::of(&tokens[..n]).capture(&store, 1.0).unwrap().unwrap();
     let (first, second) = (capture(100), capture(200));
     drop(first); // As after a failure: never committed.
     assert!(matches!(store.commit(&second), Err(StoreError::ParentGone { position: 200, parent: 100 })));
@@ -282,12 +277,7 @@ fn a_refusal_for_lack_of_room_is_told_once() {
     let sim = Sim::default();
     let store = Arc::new(open(sim, 20_000).unwrap());
     let tokens = text(8, 500);
-    let capture = |n: usize| {
-        let session = Session::of(&tokens[..n]);
-        let boundary =
-            Boundary { tokens: &session.tokens, logits: &session.logits(), seconds_per_token: 1.0 };
-        store.capture(&layout(), boundary, &session).unwrap().unwrap()
-    };
+    let capture = |n: usize| Session::of(&tokens[..n]).capture(&store, 1.0).unwrap().unwrap();
     // Each extends the one before, and all are captured before the first is refused.
     let captures = [capture(300), capture(400), capture(500)];
     let writer = Writer::start(Arc::clone(&store)).unwrap();

@@ -1,7 +1,7 @@
 //! Restoring equals recomputing: random histories against sessions computed from nothing.
 mod store_support;
 
-use ds4_runtime::store::{Boundary, Reason, Store, StoreError};
+use ds4_runtime::store::{Reason, Store, StoreError};
 use store_support::sim::Sim;
 use store_support::{Rng, Session, layout, open, text};
 
@@ -144,10 +144,7 @@ fn store_bytes(sim: &Sim) -> u64 {
 
 /// Saves the first `n` tokens of story `seed`, each of which took `seconds`.
 fn costly(store: &Store, seed: u64, n: usize, seconds: f32) {
-    let session = Session::of(&text(seed, n));
-    let (tokens, logits) = (&session.tokens[..], &session.logits()[..]);
-    let boundary = Boundary { tokens, logits, seconds_per_token: seconds };
-    store.commit(&store.capture(&layout(), boundary, &session).unwrap().unwrap()).unwrap();
+    store.commit(&Session::of(&text(seed, n)).capture(store, seconds).unwrap().unwrap()).unwrap();
 }
 
 /// Positions of the kept boundaries of story `seed`.

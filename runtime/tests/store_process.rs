@@ -3,7 +3,7 @@
 mod store_support;
 
 use ds4_runtime::store::{
-    Boundary, Disk, DiskFile, How, Lock, Options, RealDisk, Reason, Store, StoreError, Ticket, Writer,
+    Disk, DiskFile, How, Lock, Options, RealDisk, Reason, Store, StoreError, Ticket, Writer,
 };
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -88,9 +88,7 @@ fn chat(folder: &Path, number: u64) {
                 ticket.wait().unwrap();
                 say(&format!("saved {n}"));
             }
-            let boundary =
-                Boundary { tokens: &session.tokens, logits: &session.logits(), seconds_per_token: 0.1 };
-            let capture = store.capture(&layout(), boundary, &session).unwrap();
+            let capture = session.capture(&store, 0.1).unwrap();
             waiting = capture.and_then(|c| writer.save(c).ok()).map(|ticket| (session.tokens.len(), ticket));
         }
     }
@@ -253,9 +251,7 @@ fn saving_goes_on_beside_and_a_writer_finishes_what_it_took() {
     let mut taken = Vec::new();
     for n in (20..=300).step_by(20) {
         let session = Session::of(&tokens[..n]);
-        let boundary =
-            Boundary { tokens: &session.tokens, logits: &session.logits(), seconds_per_token: 1.0 };
-        if let Some(capture) = store.capture(&layout(), boundary, &session).unwrap() {
+        if let Some(capture) = session.capture(&store, 1.0).unwrap() {
             match writer.save(capture) {
                 Ok(_ticket) => taken.push(n),
                 Err(full) => assert_eq!(full.position(), n as u64),

@@ -277,9 +277,7 @@ impl<'a> Step<'a> {
         }
         Step { func, node, out, bind, maxima, values, weights }
     }
-}
 
-impl<'a> Step<'a> {
     /// Token `t` in a step of its own; every tensor has a row per token.
     fn token(&self, t: usize) -> Step<'a> {
         let row = |bytes: &Bytes| {

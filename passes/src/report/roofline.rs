@@ -1,4 +1,5 @@
 //! Predicted speed: each launch takes as long as its slower side, memory or arithmetic.
+use super::step_cost;
 use crate::cost::{Cost, launch_cost};
 use crate::{Device, Machine, Target};
 use ds4_ir::plan::Maxima;
@@ -83,13 +84,7 @@ pub fn decode_tokens_s(module: &Module, target: Target, machine: &Machine, ctx: 
 pub fn int8_seconds(module: &Module, target: Target, machine: &Machine, tokens: u32) -> Option<f64> {
     let device = machine.devices.get(&target.to_string())?;
     let sizes = Maxima { tokens, wanted: 1, ctx: tokens };
-    let ops = |func: &Func| -> u64 {
-        func.launches().iter().map(|launch| launch_cost(func, launch, target, &sizes).int_ops).sum()
-    };
-    let of_func: Vec<u64> = module.funcs.iter().map(ops).collect();
-    let main = module.graph("main").expect("a model has a graph main");
-    let ops: u64 = main.calls.iter().map(|c| of_func[c.func]).sum();
-    Some(ops as f64 / (device.i8_gop_s * 1e9))
+    Some(step_cost(module, target, &sizes).int_ops as f64 / (device.i8_gop_s * 1e9))
 }
 
 /// Bytes of weights and states, without the arena, which is small beside them.

@@ -41,18 +41,25 @@ impl<'a> Beside<'a> {
         &self.temp
     }
 
-    /// What it is to become.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Gives synced files of `nodes/` their names, durably. The caller holds the folder's lock.
-    pub(crate) fn publish(files: &mut [&mut Beside]) -> Result<(), StoreError> {
-        let Some(store) = files.first().map(|f| f.store) else { return Ok(()) };
+    /// Gives the synced files of `nodes/` that are still `lacking` their names, durably, and answers true;
+    /// false, with nothing done, if one that is lacking is not among `files`. The caller holds the
+    /// folder's lock.
+    pub(crate) fn publish<'b>(
+        files: impl Iterator<Item = &'b mut Beside<'a>>,
+        lacking: &[PathBuf],
+    ) -> Result<bool, StoreError>
+    where
+        'a: 'b,
+    {
+        let mut files: Vec<_> = files.filter(|f| lacking.contains(&f.path)).collect();
+        if files.len() < lacking.len() {
+            return Ok(false);
+        }
+        let Some(store) = files.first().map(|f| f.store) else { return Ok(true) };
         let names: Vec<_> = files.iter().map(|f| (f.temp.clone(), f.path.clone())).collect();
         publish(store.disk(), &names, &store.folder.join("nodes"))?;
         files.iter_mut().for_each(|f| f.published = true);
-        Ok(())
+        Ok(true)
     }
 }
 

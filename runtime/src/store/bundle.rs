@@ -67,14 +67,11 @@ impl Store {
         files.iter().try_for_each(|(file, header, at)| self.copy_in(from, header, *at, file.temp()))?;
         self.locked(|store| {
             let lacking = store.lacking(&headers)?;
-            let wanted = |h: &Header| lacking.iter().any(|(l, _)| l == h);
-            let mut copied: Vec<_> =
-                files.iter_mut().filter(|(_, h, _)| wanted(h)).map(|f| &mut f.0).collect();
-            if copied.len() < lacking.len() {
+            let paths: Vec<_> = lacking.iter().map(|(h, _)| store.node_file(&h.key, h.kind)).collect();
+            if !Beside::publish(files.iter_mut().map(|f| &mut f.0), &paths)? {
                 let (position, parent) = (headers.last().map_or(0, |h| h.end), lacking[0].0.end);
                 return Err(StoreError::ParentGone { position, parent });
             }
-            Beside::publish(&mut copied)?;
             lacking.iter().for_each(|(header, _)| store.take_in(header));
             Ok(last)
         })

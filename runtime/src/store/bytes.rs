@@ -1,4 +1,6 @@
 //! Little-endian fields in and out of byte buffers; reading past the end is `None`, never a panic.
+use super::error::StoreError;
+use std::path::Path;
 use twox_hash::XxHash3_64;
 
 /// Reads fields from the front of a buffer.
@@ -32,14 +34,18 @@ impl<'a> Take<'a> {
     }
 }
 
-/// The version in a header whose magic and checksum hold, if it is not `ours`. In every version a header
+/// Says so if the header of a file is whole and of another version than `ours`. In every version a header
 /// of these files begins with its magic and version and ends with its checksum, at the same place.
-pub(crate) fn other_version(head: &[u8], magic: [u8; 8], ours: u32) -> Option<u32> {
+pub(crate) fn other_version(file: &Path, head: &[u8], magic: [u8; 8], ours: u32) -> Option<StoreError> {
     let (fields, sum) = head.split_at_checked(head.len().checked_sub(8)?)?;
     let mut take = Take(fields);
     let (found, version) = (take.array()?, take.u32()?);
     let whole = found == magic && Take(sum).u64()? == XxHash3_64::oneshot(fields);
-    (whole && version != ours).then_some(version)
+    (whole && version != ours).then(|| StoreError::Version {
+        file: file.to_path_buf(),
+        expected: ours,
+        got: version,
+    })
 }
 
 /// Appends fields to a buffer.

@@ -4,7 +4,7 @@ use super::disk::{Disk, How};
 use super::error::{At, StoreError};
 use super::index::{Index, Record};
 use super::key::Key;
-use super::log::{FRAME_MAX, LOG_HEADER, LOG_MAX, LogHeader, LogKind, VERSION};
+use super::log::{FRAME_MAX, LOG_HEADER, LOG_MAX, LogHeader, LogKind};
 use std::path::PathBuf;
 
 const RECORDS: u32 = 1;
@@ -61,12 +61,9 @@ impl IndexFile {
         let n = file.read_at(&mut head, 0).at(&self.path)?;
         let header = match LogHeader::parse(&head[..n], LogKind::Index) {
             Ok(header) => header,
-            Err(why) => match LogHeader::other_version(&head[..n]) {
-                Some(got) => {
-                    return Err(StoreError::Version { file: self.path.clone(), expected: VERSION, got });
-                }
-                None => return Ok(Found::Damaged(why)),
-            },
+            Err(why) => {
+                return LogHeader::other_version(&self.path, &head[..n]).map_or(Ok(Found::Damaged(why)), Err);
+            }
         };
         if self.header != Some(header) {
             self.restart(header);

@@ -7,7 +7,7 @@ use super::bytes::{put_tokens, tokens};
 use super::disk::{Disk, DiskFile, How, Lock};
 use super::error::{At, StoreError, damaged};
 use super::key::Key;
-use super::log::{FRAME_MAX, LOG_HEADER, LOG_MAX, LogHeader, LogKind, VERSION};
+use super::log::{FRAME_MAX, LOG_HEADER, LOG_MAX, LogHeader, LogKind};
 use super::save::publish;
 use super::{Layout, Store};
 use std::path::{Path, PathBuf};
@@ -294,10 +294,8 @@ fn read(disk: &dyn Disk, path: &Path) -> Result<Found, StoreError> {
     let n = file.read_at(&mut bytes, 0).at(path)?;
     bytes.truncate(n);
     let header = LogHeader::parse(&bytes, LogKind::Journal);
-    let header = header.map_err(|why| match LogHeader::other_version(&bytes) {
-        Some(got) => StoreError::Version { file: path.to_path_buf(), expected: VERSION, got },
-        None => damaged(path, why),
-    })?;
+    let header =
+        header.map_err(|why| LogHeader::other_version(path, &bytes).unwrap_or_else(|| damaged(path, why)))?;
     let scan = header.scan(&bytes[LOG_HEADER..], LOG_HEADER as u64);
     let why = format!("checksum of the frame at {} does not hold", scan.end);
     let mut session = SessionFile {

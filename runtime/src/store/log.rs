@@ -3,8 +3,10 @@
 //! A frame is whole or it is not there. Each says how far the log was on the disk when it was
 //! written, so a reader can tell damage from the unfinished tail that a crash leaves.
 use super::bytes::{Put, Take, other_version};
+use super::error::StoreError;
 use super::key::Key;
 use std::ops::Range;
+use std::path::Path;
 use twox_hash::XxHash3_64;
 
 /// Bytes of a log's header.
@@ -15,8 +17,7 @@ pub const FRAME_MAX: usize = 1 << 20;
 pub const LOG_MAX: u64 = 1 << 30;
 const FRAME_HEAD: usize = 24;
 const MAGIC: [u8; 8] = *b"\x89ds4log\n";
-/// Version of these files.
-pub(crate) const VERSION: u32 = 1;
+const VERSION: u32 = 1;
 
 /// What a log is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,9 +66,9 @@ impl LogHeader {
         found().ok_or_else(|| format!("expected the header of a version {VERSION} {kind:?} log"))
     }
 
-    /// The version in a header that is whole and of another version.
-    pub(crate) fn other_version(bytes: &[u8]) -> Option<u32> {
-        other_version(bytes.get(..LOG_HEADER)?, MAGIC, VERSION)
+    /// The error of the file that begins with `bytes` if its header is whole and of another version.
+    pub(crate) fn other_version(file: &Path, bytes: &[u8]) -> Option<StoreError> {
+        other_version(file, bytes.get(..LOG_HEADER)?, MAGIC, VERSION)
     }
 
     fn seed(&self) -> u64 {

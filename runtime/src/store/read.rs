@@ -3,7 +3,7 @@ use super::ahead::{Ahead, Lane};
 use super::bytes::{Take, tokens};
 use super::disk::{Disk, DiskFile, How};
 use super::error::{At, StoreError, damaged};
-use super::sealed::{CHUNK, HEADER, Header, SUM, VERSION};
+use super::sealed::{CHUNK, HEADER, Header, SUM};
 use std::io;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
@@ -148,10 +148,8 @@ impl Reader {
     fn new(mut source: Source, path: &Path) -> Result<Reader, StoreError> {
         let mut piece = Piece::default();
         source.read(HEADER, &mut piece).at(path)?;
-        let header = Header::parse(&piece).map_err(|why| match Header::other_version(&piece) {
-            Some(got) => StoreError::Version { file: path.to_path_buf(), expected: VERSION, got },
-            None => damaged(path, why),
-        })?;
+        let header = Header::parse(&piece)
+            .map_err(|why| Header::other_version(path, &piece).unwrap_or_else(|| damaged(path, why)))?;
         let (path, next, across) = (path.to_path_buf(), piece.len(), Vec::new());
         Ok(Reader { header, path, source, piece, next, index: 0, rest: 0..0, across })
     }

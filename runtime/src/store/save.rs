@@ -176,13 +176,10 @@ impl Store {
         let position = capture.position();
         let Some(plan) = self.plan(capture)? else { return Ok(Saved { position, bytes: 0 }) };
         let lacking: Vec<PathBuf> = plan.parts(capture).map(|part| self.part_file(part)).collect();
-        let files = files.iter_mut().map(|(_, file)| file);
-        let mut files: Vec<&mut Beside> = files.filter(|f| lacking.iter().any(|p| p == f.path())).collect();
-        if files.len() < lacking.len() {
+        if !Beside::publish(files.iter_mut().map(|(_, file)| file), &lacking)? {
             // Its rows were there before and have been evicted since.
             return Err(StoreError::ParentGone { position, parent: position });
         }
-        Beside::publish(&mut files)?;
         self.file().log(Record::Put(plan.node));
         Ok(Saved { position, bytes: plan.bytes })
     }

@@ -17,8 +17,7 @@ const BLOCK: usize = 1 << 20;
 /// Bytes after which the disk is told to begin: it works while the rest is being written.
 const BEGIN: u64 = 4 << 20;
 const MAGIC: [u8; 8] = *b"\x89ds4kv\r\n";
-/// Version of these files.
-pub(crate) const VERSION: u32 = 1;
+const VERSION: u32 = 1;
 /// Bytes of a chunk's checksum.
 pub(crate) const SUM: usize = 8;
 
@@ -104,9 +103,9 @@ impl Header {
         Header::fields(kind, &mut take).filter(|h| h.start < h.end).ok_or("tokens run backwards".into())
     }
 
-    /// The version in a header that is whole and of another version.
-    pub(crate) fn other_version(bytes: &[u8]) -> Option<u32> {
-        other_version(bytes.get(..HEADER as usize)?, MAGIC, VERSION)
+    /// The error of the file that begins with `bytes` if its header is whole and of another version.
+    pub(crate) fn other_version(file: &Path, bytes: &[u8]) -> Option<StoreError> {
+        other_version(file, bytes.get(..HEADER as usize)?, MAGIC, VERSION)
     }
 
     fn fields(kind: Kind, take: &mut Take) -> Option<Header> {

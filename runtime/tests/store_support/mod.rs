@@ -4,7 +4,9 @@
 pub mod sim;
 
 use ds4_ir::{Scalar, StateKind, StateType};
-use ds4_runtime::store::{Boundary, Disk, Layout, Options, Restored, Saved, StateRows, Store, StoreError};
+use ds4_runtime::store::{
+    Boundary, Capture, Disk, Layout, Options, Restored, Saved, StateRows, Store, StoreError,
+};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -145,10 +147,14 @@ impl Session {
         hash.as_bytes().iter().take(LOGITS).map(|b| f32::from(*b) / 3.0).collect()
     }
 
-    pub fn save(&self, store: &Store) -> Result<Option<Saved>, StoreError> {
+    /// Its end copied out, where each token took `seconds_per_token`.
+    pub fn capture(&self, store: &Store, seconds_per_token: f32) -> Result<Option<Capture>, StoreError> {
         let (tokens, logits) = (&self.tokens[..], &self.logits()[..]);
-        let boundary = Boundary { tokens, logits, seconds_per_token: 0.01 };
-        store.capture(&layout(), boundary, self)?.map(|c| store.commit(&c)).transpose()
+        store.capture(&layout(), Boundary { tokens, logits, seconds_per_token }, self)
+    }
+
+    pub fn save(&self, store: &Store) -> Result<Option<Saved>, StoreError> {
+        self.capture(store, 0.01)?.map(|c| store.commit(&c)).transpose()
     }
 
     /// Restores what is stored and compares it, bit for bit, with what computing gives.

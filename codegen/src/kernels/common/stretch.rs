@@ -36,6 +36,11 @@ impl Stretch {
         }
     }
 
+    /// Groups from its first sector to its end.
+    pub(crate) fn groups(&self) -> usize {
+        self.end - self.sector
+    }
+
     /// Whether group `at` of the buffer holds a byte of it.
     pub(crate) fn holds(&self, at: usize) -> bool {
         at >= self.first && at < self.end

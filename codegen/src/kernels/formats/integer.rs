@@ -1,6 +1,7 @@
 //! Units as signed bytes: what a product with an input of signed bytes sums exactly.
 //!
 //! The value of an element is `scale · byte - min`. A unit is 16 elements, four words of four neighbours.
+use super::iq2xxs::Vectors;
 use super::unit::fetch;
 use super::{Place, RowFormat, kquant, scaled};
 use crate::kernels::common::{byte_at, e8m0_value, f16_value, half_at, words_at};
@@ -119,15 +120,11 @@ fn alternating(even: u32, odd: u32) -> u32 {
 #[cube]
 fn iq2_xxs(codes: &[u32], table: &[u32], row: usize, unit: usize, out: &mut Array<u32>) -> f32 {
     let block = row + unit / 16usize * 66usize;
-    let both = words_at(codes, block + 2usize + unit % 16usize / 2usize * 8usize, 2u32);
-    let second = u32::cast_from(unit % 2usize);
-    let indices = both[0] >> (16u32 * second);
-    let signs = both[1] >> (14u32 * second);
+    let vectors = Vectors::of(codes, block, unit);
     #[unroll]
     for k in 0..2usize {
-        let index = ((indices >> comptime!(8 * k as u32)) & 255u32) as usize;
-        let code = (signs >> comptime!(7 * k as u32)) & 127u32;
-        let code = code | ((code.count_ones() & 1u32) << 7u32);
+        let index = vectors.index(k);
+        let code = vectors.signs(k);
         #[unroll]
         for w in 0..2usize {
             // The four bits, one to a byte.
@@ -135,7 +132,7 @@ fn iq2_xxs(codes: &[u32], table: &[u32], row: usize, unit: usize, out: &mut Arra
             out[2 * k + w] = negated(table[2 * index + w], minus);
         }
     }
-    f16_value(half_at(codes, block)) * ((f32::cast_from(both[1] >> 28u32) + 0.5f32) * 0.25f32)
+    f16_value(half_at(codes, block)) * vectors.scale()
 }
 
 /// Adds the products of four signed bytes of `a` and `b` to `sum`.

@@ -72,11 +72,10 @@ fn fetch(
     if comptime!(s.is_packed()) {
         let row_bytes = comptime!(s.row_bytes());
         let stretch = Stretch::new(row * row_bytes, there * row_bytes);
-        let first = stretch.sector;
-        let groups = (row * row_bytes + there * row_bytes + 15) / 16 - first;
-        for i in range_stepped(UNIT_POS as usize, groups, comptime!(THREADS as usize)) {
-            if stretch.holds(first + i) {
-                raw[i] = quads(rows)[first + i];
+        for i in range_stepped(UNIT_POS as usize, stretch.groups(), comptime!(THREADS as usize)) {
+            let at = stretch.sector + i;
+            if stretch.holds(at) {
+                raw[i] = quads(rows)[at];
             }
         }
     }

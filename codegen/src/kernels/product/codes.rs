@@ -1,5 +1,5 @@
 //! Inputs as signed bytes under a scale per group, for products whose sums are those of integers.
-use super::staging::{Tile, normed, position};
+use super::staging::{Tile, input, normed};
 use super::{Product, round::team_max, round::team_min};
 use crate::kernels::common::{nearest, quads};
 use cubecl::prelude::*;
@@ -101,11 +101,7 @@ fn four(
         for j in 0..WORD {
             let mut value = 0.0f32;
             if there && column + j < width {
-                if comptime!(p.keeps_inputs()) {
-                    value = held.numbers[position(slot, i + j, p)];
-                } else {
-                    value = f32::reinterpret(x[row * width + column + j]);
-                }
+                value = input(x, row, slot, i + j, column + j, held, p);
                 value = normed(value, norm, held, slot, column + j, p);
             }
             values[comptime!(to + j)] = value;

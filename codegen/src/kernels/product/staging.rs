@@ -144,11 +144,7 @@ fn stage_numbers(
         let inside = first + slot < end && column < width;
         if inside {
             if plain {
-                let value = if comptime!(p.keeps_inputs()) {
-                    held.numbers[position(slot, i, p)]
-                } else {
-                    f32::reinterpret(x[row * width + column])
-                };
+                let value = input(x, row, slot, i, column, &*held, p);
                 values[0] = normed(value, norm, &*held, slot, column, p);
             } else {
                 let place =
@@ -161,6 +157,24 @@ fn stage_numbers(
             let value = select(inside && column + j < width, values[j], 0.0f32);
             held.numbers[position(slot, i + j, p)] = value;
         }
+    }
+}
+
+/// Column `column` of row `row` of the inputs, which is element `i` of the tile of input `slot`, as it is.
+#[cube]
+pub(super) fn input(
+    x: &[u32],
+    row: usize,
+    slot: usize,
+    i: usize,
+    column: usize,
+    held: &Tile,
+    #[comptime] p: Product,
+) -> f32 {
+    if comptime!(p.keeps_inputs()) {
+        held.numbers[position(slot, i, p)]
+    } else {
+        f32::reinterpret(x[row * comptime!(p.input.width as usize) + column])
     }
 }
 
