@@ -1,11 +1,10 @@
 //! The kernels of an artifact: for every node of a planned module, its launches and their texts.
 use anyhow::{Result, bail};
-use ds4_codegen::emit::emit;
-use ds4_codegen::{Api, Constant, Launch, Target, launches, scratch_bytes};
-use ds4_ir::cost::{Site, args_of};
+use ds4_codegen::emit::emit_joint;
+use ds4_codegen::{Api, Constant, Joint, Target, block};
 use ds4_ir::plan::Plan;
 use ds4_ir::{Func, Module, Value};
-use ds4_runtime::artifact::{self, Binding, KernelLaunch, KernelText, Kernels};
+use ds4_runtime::artifact::{self, Binding, Buffer, KernelLaunch, KernelText, Kernels};
 use ds4_runtime::device::{compile_cuda, compile_hip};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -37,15 +36,15 @@ pub fn specs(module: &Module, plan: &Plan, target: Target) -> Result<Vec<Spec>> 
 /// What a text is made from.
 pub struct Spec {
     /// A launch of it.
-    pub launch: Launch,
-    /// Function, value and bucket of that launch: `@head %logits, steps of up to 8 tokens`.
+    pub joint: Joint,
+    /// Function, first value and bucket of that launch: `@head %logits, steps of up to 8 tokens`.
     pub first_use: String,
 }
 
 /// All launches, their texts not made yet.
 struct Listed {
     table: Table,
-    /// By bucket, function and launched value.
+    /// By bucket, function and launch of the function.
     launches: Vec<Vec<Vec<Vec<KernelLaunch>>>>,
 }
 
@@ -53,36 +52,32 @@ fn list(module: &Module, plan: &Plan, target: Target) -> Result<Listed> {
     let mut table = Table::default();
     let mut missing = BTreeSet::new();
     let mut all = Vec::new();
-    for (b, bucket) in plan.buckets.iter().enumerate() {
+    for bucket in &plan.buckets {
         let mut funcs = Vec::new();
         for (f, func) in module.funcs.iter().enumerate() {
-            let mut values = Vec::new();
-            for name in &plan.launches[f].launches {
-                let v = func.find(name).expect("the plan launches values of the function");
-                let args = args_of(func, v);
-                let op = func.node(v).expect("a launch computes a node").op;
-                let site = Site { op, args: &args, ty: func.ty(v) };
-                match launches(&site, &bucket.maxima, &target) {
-                    None => {
-                        missing.insert(described(func, v));
-                        values.push(Vec::new());
+            let mut blocks = Vec::new();
+            for members in func.launches() {
+                let joints = match block(func, &members, &bucket.maxima, &target) {
+                    Ok(joints) => joints,
+                    Err(member) => {
+                        missing.insert(described(func, member));
+                        continue;
                     }
-                    Some(list) => {
-                        let planned = bucket.funcs[f].scratch[v.index()].map_or(0, |(_, bytes)| bytes);
-                        let needed = scratch_bytes(&list);
-                        if needed > planned {
-                            let place = format!("bucket {b}, @{} %{name} ({})", func.name, op.name);
-                            bail!("{place}: expected {needed} bytes of planned scratch, got {planned}");
-                        }
-                        let place = || {
-                            let tokens = bucket.maxima.tokens;
-                            format!("@{} %{name}, steps of up to {tokens} tokens", func.name)
-                        };
-                        values.push(list.into_iter().map(|l| table.add(l, &place)).collect());
+                };
+                let place = || {
+                    let (name, tokens) = (func.name(members[0]), bucket.maxima.tokens);
+                    format!("@{} %{name}, steps of up to {tokens} tokens", func.name)
+                };
+                for (member, needed) in scratch_of(&joints) {
+                    let planned = bucket.funcs[f].scratch[members[member].index()].map_or(0, |(_, n)| n);
+                    if needed > planned {
+                        let (place, name) = (place(), func.name(members[member]));
+                        bail!("{place}: %{name}: expected {needed} bytes of planned scratch, got {planned}");
                     }
                 }
+                blocks.push(joints.into_iter().map(|joint| table.add(joint, &place)).collect());
             }
-            funcs.push(values);
+            funcs.push(blocks);
         }
         all.push(funcs);
     }
@@ -91,6 +86,18 @@ fn list(module: &Module, plan: &Plan, target: Target) -> Result<Listed> {
         bail!("{target} has no kernel for:\n  {}", list.join("\n  "));
     }
     Ok(Listed { table, launches: all })
+}
+
+/// The members that need scratch, with the bytes they need.
+fn scratch_of(joints: &[Joint]) -> BTreeMap<usize, u64> {
+    let mut needed = BTreeMap::new();
+    for (member, binding) in joints.iter().flat_map(|j| &j.bindings) {
+        if let ds4_codegen::Binding::Scratch { offset, bytes } = binding {
+            let end: &mut u64 = needed.entry(*member).or_default();
+            *end = (*end).max(offset + bytes);
+        }
+    }
+    needed
 }
 
 /// The node with the types of its operands, as a reader of the message needs it.
@@ -115,15 +122,16 @@ struct Table {
 
 impl Table {
     /// The launch as an artifact has it.
-    fn add(&mut self, launch: Launch, place: &dyn Fn() -> String) -> KernelLaunch {
-        let bindings = launch.bindings.iter().map(|b| self.binding(b)).collect();
-        let grid = launch.grid;
+    fn add(&mut self, joint: Joint, place: &dyn Fn() -> String) -> KernelLaunch {
+        let buffer = |(member, b): &(usize, _)| Buffer { member: *member, binding: self.binding(b) };
+        let buffers = joint.bindings.iter().map(buffer).collect();
+        let grid = joint.grid();
         let next = self.specs.len();
-        let text = *self.known.entry(launch.key()).or_insert(next);
+        let text = *self.known.entry(joint.key()).or_insert(next);
         if text == next {
-            self.specs.push(Spec { launch, first_use: place() });
+            self.specs.push(Spec { joint, first_use: place() });
         }
-        KernelLaunch { text, grid, bindings }
+        KernelLaunch { text, grid, buffers }
     }
 
     fn binding(&mut self, binding: &ds4_codegen::Binding) -> Binding {
@@ -168,12 +176,12 @@ fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + 
 }
 
 fn emit_all(specs: &[Spec], target: Target) -> Result<Vec<KernelText>> {
-    on_all_cores(specs, |Spec { launch, .. }| {
-        let text = emit(launch, &target)?;
+    on_all_cores(specs, |Spec { joint, .. }| {
+        let text = emit_joint(joint, &target)?;
         Ok(KernelText {
             entry: text.entry,
             source: text.source,
-            block: launch.block,
+            block: joint.block(),
             shared_bytes: text.shared_bytes,
             arch: None,
             binary: Vec::new(),

@@ -3,7 +3,7 @@ use anyhow::{Context, Result};
 use ds4_codegen::Api;
 use ds4_ir::cost::{Cost, Site, args_of};
 use ds4_ir::plan::{Maxima, Plan};
-use ds4_ir::{Func, Module};
+use ds4_ir::{Func, Module, Value};
 use ds4_runtime::artifact::Kernels;
 use std::path::Path;
 
@@ -45,13 +45,15 @@ pub fn describe(module: &Module, plan: &Plan, kernels: &Kernels) -> String {
         let tokens = bucket.maxima.tokens;
         text +=
             &format!("\nlaunches of steps of up to {tokens} tokens: value, kB moved, kFLOP; text, grid\n");
-        for (f, values) in funcs.iter().enumerate() {
-            let func = &module.funcs[f];
+        for (func, blocks) in module.funcs.iter().zip(funcs) {
             text += &format!("  @{}\n", func.name);
-            for (name, launches) in plan.launches[f].launches.iter().zip(values) {
-                let cost = cost_of(func, name, &bucket.maxima);
-                let (moved, computed) = (cost.bytes() as f64 / 1e3, (cost.flops + cost.int_ops) as f64 / 1e3);
-                text += &format!("    %{name:<20} {moved:>12.1} {computed:>12.1}\n");
+            for (members, launches) in func.launches().iter().zip(blocks) {
+                for v in members {
+                    let cost = cost_of(func, *v, &bucket.maxima);
+                    let (moved, computed) =
+                        (cost.bytes() as f64 / 1e3, (cost.flops + cost.int_ops) as f64 / 1e3);
+                    text += &format!("    %{:<20} {moved:>12.1} {computed:>12.1}\n", func.name(*v));
+                }
                 for launch in launches {
                     let (entry, [x, y, z]) = (&kernels.texts[launch.text].entry, launch.grid);
                     text += &format!("      {:>4} {entry:<24} {x} x {y} x {z}\n", launch.text);
@@ -62,9 +64,8 @@ pub fn describe(module: &Module, plan: &Plan, kernels: &Kernels) -> String {
     text
 }
 
-/// What the launches of a value move and compute together, at most.
-fn cost_of(func: &Func, name: &str, maxima: &Maxima) -> Cost {
-    let v = func.find(name).expect("the plan was checked");
+/// What the launches of a node move and compute together, at most.
+fn cost_of(func: &Func, v: Value, maxima: &Maxima) -> Cost {
     let op = func.node(v).expect("the plan was checked").op;
     Site { op, args: &args_of(func, v), ty: func.ty(v) }.cost(maxima)
 }

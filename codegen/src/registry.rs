@@ -1,8 +1,9 @@
 //! All kernels, and the questions that are asked of them.
 use crate::kernels;
-use crate::{Api, Binding, Kernel, Launch, Target};
+use crate::{Api, Binding, Kernel, Launch, Target, block};
 use ds4_ir::cost::{Kernels, Needs, Rates, Site};
 use ds4_ir::plan::Maxima;
+use ds4_ir::{Func, Value};
 
 /// Every op that has a kernel, by name.
 pub const KERNELS: &[&Kernel] = &[
@@ -15,6 +16,7 @@ pub const KERNELS: &[&Kernel] = &[
     &kernels::compress_push::KERNEL,
     &kernels::row::ops::COMPRESS_ROW,
     &kernels::attend::ops::CSA,
+    &kernels::attend::ops::CSA_QUERY,
     &kernels::embed_rows::KERNEL,
     &kernels::matmul::GROUPED_MATMUL,
     &kernels::hc_enter::HC_ENTER,
@@ -25,6 +27,7 @@ pub const KERNELS: &[&Kernel] = &[
     &kernels::hc_pre::KERNEL,
     &kernels::hc_pre::NORM,
     &kernels::attend::ops::HCA,
+    &kernels::attend::ops::HCA_QUERY,
     &kernels::row::ops::HEAD_NORM,
     &kernels::row::ops::HEAD_ROPE,
     &kernels::row::ops::INDEX_QUERY,
@@ -49,6 +52,7 @@ pub const KERNELS: &[&Kernel] = &[
     &kernels::stream_add::KERNEL,
     &kernels::streams::KERNEL,
     &kernels::attend::ops::SWA,
+    &kernels::attend::ops::SWA_QUERY,
     &kernels::take_rows::KERNEL,
     &kernels::row::ops::TO_INDEX,
     &kernels::row::ops::TO_ROW,
@@ -98,6 +102,10 @@ impl Kernels for Target {
     fn needs(&self, site: &Site<'_>, maxima: &Maxima) -> Option<Needs> {
         let list = launches(site, maxima, self)?;
         Some(Needs { launches: list.len() as u64, scratch: scratch_bytes(&list) })
+    }
+
+    fn block(&self, func: &Func, members: &[Value], maxima: &Maxima) -> Option<u64> {
+        Some(block(func, members, maxima, self).ok()?.len() as u64)
     }
 }
 

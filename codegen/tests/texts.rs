@@ -1,7 +1,7 @@
 //! The text of every kernel, once per target, on its first case. Review changes with
 //! `INSTA_UPDATE=always cargo test -p ds4-codegen --features gpu --test texts` and `git diff`.
-use ds4_codegen::emit::emit;
-use ds4_codegen::{Api, Case, KERNELS, Launch, Target, launches};
+use ds4_codegen::emit::{emit, emit_joint};
+use ds4_codegen::{Api, Case, KERNELS, Launch, Target, block, launches};
 use ds4_ir::cost::{Site, args_of};
 use ds4_ir::plan::Maxima;
 
@@ -32,6 +32,38 @@ fn texts_are_as_reviewed() {
                 settings.bind(|| insta::assert_snapshot!(name, text.source));
             }
         }
+    }
+}
+
+/// A product over two axes of blocks, a row through shared memory, and a copy.
+const BLOCK: &str =
+    "func @block(%x: f32[t, 96], %ring: state ring/16 f32[40], %row: f32[t, 40], %pos: i32[t], \
+    %k: f32[t, 144], %angles: f32[t, 16], @a: q8_0[40, 96], @norm: f32[144]) {
+  launch {
+    %p = linear %x, @a, fmt=q8_0 : f32[t, 40]
+    %r = kv_row %k, @norm, %angles, eps=1e-6, fmt=kv8, dims=16 : kv8r16[t, 144]
+    %ring1 = push %ring, %row, %pos : state ring/16 f32[40]
+  }
+  return %p, %r, %ring1
+}
+";
+
+#[test]
+fn the_text_of_a_block_is_as_reviewed() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_snapshot_path("texts");
+    settings.set_omit_expression(true);
+    let func = ds4_ir::parse_funcs(BLOCK).unwrap().remove(0);
+    for (_, api) in Api::ALL {
+        let target = Target::default_of(api);
+        let joints = block(&func, &func.launches()[0], &MAXIMA, &target).unwrap();
+        let [joint] = &joints[..] else { panic!("one launch: {joints:?}") };
+        let text = emit_joint(joint, &target).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(emit_joint(joint, &target), Ok(text.clone()), "{target}: the same every time");
+        settings.set_description(joint.key());
+        let name = format!("block-{}-{}", text.entry, api.extension());
+        settings.bind(|| insta::assert_snapshot!(name, text.source));
     }
 }
 

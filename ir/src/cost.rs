@@ -101,6 +101,9 @@ pub trait Kernels: Sync {
 
     /// What a node needs, `None` if there is no kernel for it.
     fn needs(&self, site: &Site<'_>, maxima: &Maxima) -> Option<Needs>;
+
+    /// Launches of a [launch](Func::launches) of a function, `None` if there is no kernel for a member.
+    fn block(&self, func: &Func, members: &[Value], maxima: &Maxima) -> Option<u64>;
 }
 
 /// An op with the types of its operands and of its result.

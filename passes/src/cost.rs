@@ -16,17 +16,23 @@ pub fn func_cost(func: &Func, target: Target, maxima: &Maxima) -> Cost {
 }
 
 /// The cost of a block or of a node alone. What several members read is counted for each weight and state,
-/// and once for each value; the CPU launches a block as its longest member, a device its members in turn.
+/// and once for each value.
+///
+/// # Panics
+/// If the target has no kernel for a member.
 pub fn launch_cost(func: &Func, launch: &[Value], target: Target, maxima: &Maxima) -> Cost {
-    let mut total = Cost::default();
+    let name = |v: &Value| func.node(*v).expect("launches are nodes").op.name;
+    let launches = target.block(func, launch, maxima);
+    let launches = launches.unwrap_or_else(|| {
+        panic!("{target} has no kernel for one of {:?}", launch.iter().map(name).collect::<Vec<_>>())
+    });
+    let mut total = Cost { launches, ..Cost::default() };
     let mut read: BTreeSet<Value> = BTreeSet::new();
     for v in launch {
         let node = func.node(*v).expect("launches are nodes");
         let args = args_of(func, *v);
         let site = Site { op: node.op, args: &args, ty: func.ty(*v) };
-        let cost = target.cost(&site, maxima);
-        let cost = cost.unwrap_or_else(|| panic!("{target} has no kernel for `{}`", node.op.name));
-        total.launches = target.together(total.launches, cost.launches);
+        let cost = site.cost(maxima);
         total.weights += cost.weights;
         total.states += cost.states;
         total.flops += cost.flops;

@@ -1,27 +1,34 @@
 //! Launches that need nothing of each other and are alike become one `launch { }` block.
 //!
 //! Each launch has a window of levels: the earliest that its operands allow and the latest that its
-//! readers do. Launches of one family whose windows meet are joined at one level. Everything a
+//! readers do. Those whose windows meet are joined at one level. Everything a
 //! launch needs lies on lower levels, so a block never waits for itself.
 use crate::rebuild::{before, reorder};
 use ds4_ir::{Func, Value};
 
-/// Ops that one kernel can serve side by side.
-const FAMILIES: &[&[&str]] = &[
-    // Products with a weight: blocks of rows of any of the weights.
-    &["linear", "matmul", "mlp_up", "moe_route", "moe_route_hash", "norm_linear"],
-    // One row per token or entry. Queries are not among them: they are large, and alone they may run
-    // while the indexer selects.
-    &[
-        "compress_append",
-        "compress_index_append",
-        "compress_index_row",
-        "compress_row",
-        "index_query",
-        "kv_row",
-    ],
-    // Rows into states.
-    &["append", "compress_push", "push"],
+/// Ops that run side by side, sorted; devices give them blocks of threads of one size.
+///
+/// Products with a weight, rows made of what such products gave, and rows that go into states. Queries are not
+/// among them: where they are a value of their own they are large, and alone they may run while the indexer
+/// selects.
+const SIDE_BY_SIDE: &[&str] = &[
+    "append",
+    "compress_append",
+    "compress_index_append",
+    "compress_index_row",
+    "compress_push",
+    "compress_row",
+    "grouped_matmul",
+    "index_query",
+    "kv_row",
+    "linear",
+    "matmul",
+    "mlp_up",
+    "moe_route",
+    "moe_route_hash",
+    "norm_linear",
+    "out_low",
+    "push",
 ];
 
 /// Groups siblings of a fused function.
@@ -30,22 +37,19 @@ pub fn pack(func: &Func) -> Func {
     assert!(launches.iter().all(|l| l.len() == 1), "@{} is packed already", func.name);
     let before = before(func, &launches);
     let mut levels = Levels::new(&before);
-    let family = |i: usize| {
-        let op = func.node(launches[i][0]).expect("a launch is a node").op.name;
-        FAMILIES.iter().position(|ops| ops.contains(&op))
+    let joins = |i: &usize| {
+        let op = func.node(launches[*i][0]).expect("a launch is a node").op.name;
+        SIDE_BY_SIDE.binary_search(&op).is_ok()
     };
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    for f in 0..FAMILIES.len() {
-        let mut open: Vec<usize> = (0..launches.len()).filter(|i| family(*i) == Some(f)).collect();
-        while !open.is_empty() {
-            let group = levels.first_group(&open);
-            open.retain(|i| !group.contains(i));
-            levels.pin(&group);
-            groups.push(group);
-        }
+    let (mut open, alone): (Vec<usize>, Vec<usize>) = (0..launches.len()).partition(joins);
+    let mut grouped: Vec<Vec<usize>> = Vec::new();
+    while !open.is_empty() {
+        let group = levels.first_group(&open);
+        open.retain(|i| !group.contains(i));
+        levels.pin(&group);
+        grouped.push(group);
     }
-    let mut grouped: Vec<Vec<usize>> = groups;
-    grouped.extend((0..launches.len()).filter(|i| family(*i).is_none()).map(|i| vec![i]));
+    grouped.extend(alone.into_iter().map(|i| vec![i]));
     grouped.iter_mut().for_each(|g| g.sort_unstable());
     grouped.sort_by_key(|g| (levels.early[g[0]], g[0]));
     let order: Vec<Vec<Value>> =
@@ -129,5 +133,18 @@ impl Levels<'_> {
         let level = group.iter().map(|i| self.early[*i]).max().expect("a group has a member");
         group.iter().for_each(|i| self.pinned[*i] = Some(level));
         self.update();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SIDE_BY_SIDE;
+
+    #[test]
+    fn names_are_sorted_and_are_ops() {
+        assert!(SIDE_BY_SIDE.is_sorted());
+        for name in SIDE_BY_SIDE {
+            assert!(ds4_ir::op(name).is_some(), "`{name}` is no op");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! What each target can launch and what that costs: the prices that `fuse` chooses by.
-use crate::cost::{Cost, Site};
+use crate::cost::{Cost, Site, args_of};
 use ds4_ir::cost::{Kernels, Rates};
 use ds4_ir::plan::Maxima;
+use ds4_ir::{Func, Value};
 use std::fmt;
 
 /// What a module is compiled for.
@@ -37,7 +38,8 @@ const CPU_KERNELS: &[&str] = &[
 const CPU_RATES: Rates = Rates { launch_ns: 3_000, gb_s: 50, gflop_s: 500 };
 
 impl Target {
-    fn rates(self) -> Rates {
+    /// What such a machine is good for, in round figures.
+    pub fn rates(self) -> Rates {
         match self {
             Target::Cpu => CPU_RATES,
             Target::Gpu(kernels) => kernels.rates(),
@@ -56,12 +58,18 @@ impl Target {
         }
     }
 
-    /// Launches of two members of a block: the CPU runs a block as one, a device its members in turn.
-    pub(crate) fn together(self, a: u64, b: u64) -> u64 {
-        match self {
-            Target::Cpu => a.max(b),
-            Target::Gpu(_) => a + b,
-        }
+    /// Launches of a block of nodes or of a node alone, `None` where the target has no kernel for a member. The
+    /// CPU runs a block as one.
+    pub(crate) fn block(self, func: &Func, members: &[Value], maxima: &Maxima) -> Option<u64> {
+        let Target::Gpu(kernels) = self else {
+            let one = |v: &Value| {
+                let op = func.node(*v).expect("launches are nodes").op;
+                self.launches(&Site { op, args: &args_of(func, *v), ty: func.ty(*v) }, maxima)
+            };
+            let all: Option<Vec<u64>> = members.iter().map(one).collect();
+            return all?.into_iter().max();
+        };
+        kernels.block(func, members, maxima)
     }
 
     /// Whether the target has a kernel for the op of that name.

@@ -5,7 +5,7 @@
 //! that start with `;>` are the expected output; `BLESS=1 cargo test` rewrites them.
 use ds4_ir::cost::{Kernels, Needs, Rates};
 use ds4_ir::plan::Maxima;
-use ds4_ir::{Func, parse_funcs, verify};
+use ds4_ir::{Func, Value, parse_funcs, verify};
 use ds4_passes::{Site, Target, canonicalize, fuse, pack, schedule, unfuse};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -31,6 +31,10 @@ impl Kernels for Every {
 
     fn needs(&self, _: &Site<'_>, _: &Maxima) -> Option<Needs> {
         Some(Needs { launches: 1, scratch: 0 })
+    }
+
+    fn block(&self, _: &Func, _: &[Value], _: &Maxima) -> Option<u64> {
+        Some(1)
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! A file is proven whole by checksums before any of its content is looked at, and nothing is
 //! allocated from a length before that lies inside the file. Weights stay in their own files.
+mod binding;
 mod dto;
 mod kernels;
 
-pub use kernels::{Binding, Constant, KernelLaunch, KernelText, Kernels};
+pub use binding::{Binding, Buffer};
+pub use kernels::{Constant, KernelLaunch, KernelText, Kernels};
 
 use crate::tune::Record;
 use crate::{Error, Result};
@@ -19,7 +21,7 @@ use std::path::Path;
 /// First bytes of every artifact: a name, and line endings that a text transfer would spoil.
 const MAGIC: [u8; 8] = *b"DS4ART\r\n";
 /// Version of the format, and of the op table that the module's text speaks in.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Alignment of sections in bytes.
 const ALIGN: usize = 64;
 /// Bytes of a section's entry in the header.

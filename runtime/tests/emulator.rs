@@ -2,6 +2,9 @@
 //! be caught.
 #![cfg(feature = "gpu")]
 
+#[path = "../../tests/common/tools.rs"]
+mod tools;
+
 use ds4_runtime::device::emulator::{Emulator, Options, Order, clang};
 use ds4_runtime::device::{Api, Code, Device, DeviceMemory, Launch, Wanted, open, record};
 use ds4_runtime::{Error, Result};
@@ -31,13 +34,11 @@ const TARGETS: [(Api, &str, u32); 4] = [
 
 /// Whether there is a clang; says by name what is skipped if not.
 fn has_clang(test: &str) -> bool {
-    match clang() {
-        Ok(_) => true,
-        Err(why) => {
-            eprintln!("SKIPPED {test}: {why}");
-            false
-        }
+    let found = clang();
+    if let Err(why) = &found {
+        tools::missing(test, &why.to_string());
     }
+    found.is_ok()
 }
 
 fn device(api: Api, arch: &str) -> Arc<dyn Device> {

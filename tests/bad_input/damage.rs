@@ -55,11 +55,11 @@ fn other_files_are_no_artifacts() {
 #[test]
 fn another_version_is_named() {
     let mut other = file();
-    other[8] = 2;
-    assert_eq!(refused(&other), "version: expected 1, got 2; compile the model again");
+    other[8] = 3;
+    assert_eq!(refused(&other), "version: expected 2, got 3; compile the model again");
     // Whatever a later version changes behind it.
     other.truncate(12);
-    assert_eq!(refused(&other), "version: expected 1, got 2; compile the model again");
+    assert_eq!(refused(&other), "version: expected 2, got 3; compile the model again");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use ds4::compile::{Request, module_without_weights};
 use ds4::kernels::{Spec, specs};
 use ds4::target::CompileTarget;
 use ds4_codegen::Target;
-use ds4_codegen::emit::emit;
+use ds4_codegen::emit::emit_joint;
 use ds4_ir::Class;
 use ds4_models::{Config, Mix};
 use std::collections::BTreeSet;
@@ -32,7 +32,7 @@ fn all_specs(target: Target) -> Vec<Spec> {
                 let name = format!("{model} {mix_name} {class}");
                 let found = specs_of(model, &config, *mix, class, target);
                 for mut spec in found.unwrap_or_else(|e| panic!("{name}: {e:#}")) {
-                    if known.insert(spec.launch.key()) {
+                    if known.insert(spec.joint.key()) {
                         spec.first_use = format!("{name}: {}", spec.first_use);
                         all.push(spec);
                     }
@@ -73,16 +73,15 @@ fn check(name: &str) {
     let full = std::env::var("DS4_CHECK").is_ok_and(|v| v == "full");
     let (mut made, mut compiled) = (Table::new(target, &compiler.name), 0);
     for spec in all_specs(target) {
-        let text = emit(&spec.launch, &target).unwrap_or_else(|e| panic!("{e}"));
+        let text = emit_joint(&spec.joint, &target).unwrap_or_else(|e| panic!("{e}"));
         let hash = table::hash(&text.source);
+        let threads = spec.joint.block().iter().product();
         let known = kept.resources(&hash).filter(|_| same_tool && !full);
         let resources = known.unwrap_or_else(|| {
             compiled += 1;
-            let threads = spec.launch.block.iter().product();
             let made = compiler.compile(&text, threads);
-            made.unwrap_or_else(|why| panic!("{} ({}): {why}", spec.launch.key(), spec.first_use))
+            made.unwrap_or_else(|why| panic!("{} ({}): {why}", spec.joint.key(), spec.first_use))
         });
-        let threads = spec.launch.block.iter().product();
         made.add(Row { hash, name: text.entry, threads, resources, first_use: spec.first_use });
     }
     println!("{target}: {} texts, {compiled} of them compiled by {}", made.rows.len(), compiler.name);

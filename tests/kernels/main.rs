@@ -5,6 +5,7 @@
 //! whose bounds are checked, and lanes run in three orders, which must give the same bits.
 //! `DS4_KERNEL=matmul` restricts the run to ops whose name starts so.
 mod inputs;
+mod joined;
 mod run;
 #[path = "../common/tools.rs"]
 mod tools;

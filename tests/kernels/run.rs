@@ -1,12 +1,11 @@
 //! Runs one case on the emulated device and in the interpreter, and compares.
 use crate::inputs::{Bytes, Random, Setting};
-use ds4_codegen::emit::{KernelText, emit};
-use ds4_codegen::{Binding, Case, Kernel, Target, launches, scratch_bytes, step};
-use ds4_ir::cost::{Site, args_of};
+use ds4_codegen::emit::{KernelText, emit_joint};
+use ds4_codegen::{Binding, Case, Joint, Kernel, Target, block, step};
 use ds4_ir::plan::Maxima;
 use ds4_ir::view::{Data, DataMut, Frame, Operand, Out, Route, State, StateMut, Tensor, WeightView};
 use ds4_ir::{
-    Arg, Bind, Dim, Func, Node, Real, Role, Scalar, StateType, Sym, TensorType, Type, Value, formats,
+    Arg, Bind, Dim, Func, Node, Real, Role, Scalar, StateType, Sym, TensorType, Type, Value, Weight, formats,
 };
 use ds4_runtime::device::emulator::{Emulator, Options, Order};
 use ds4_runtime::device::{self, Api, Code, Device, DeviceMemory, Launch, Place, Wanted};
@@ -28,7 +27,7 @@ pub(crate) struct Bench {
 }
 
 /// Is told of a launch that has run.
-type Seen<'a> = dyn FnMut(&ds4_codegen::Launch, &[(usize, DeviceMemory)]) + 'a;
+type Seen<'a> = dyn FnMut(&Joint, &[(usize, DeviceMemory)]) + 'a;
 
 /// A node with the operands of one step.
 pub(crate) struct Step<'a> {
@@ -114,10 +113,15 @@ impl Bench {
     /// The bytes of the result's whole memory. After each launch `seen` is given it and the memory of
     /// those of its bindings, by their place, that it reads only.
     pub(crate) fn run(&self, step: &Step<'_>, seen: &mut Seen<'_>) -> Result<Bytes, String> {
-        let args = args_of(step.func, step.out);
-        let site = Site { op: step.node.op, args: &args, ty: step.func.ty(step.out) };
-        let list = launches(&site, &step.maxima, &self.target);
-        let list = list.ok_or_else(|| format!("{} has no launches for it", self.target))?;
+        Ok(self.block(std::slice::from_ref(step), seen)?.remove(0))
+    }
+
+    /// The same for the members of a block, which share the memory of the operands that they share.
+    pub(crate) fn block(&self, steps: &[Step<'_>], seen: &mut Seen<'_>) -> Result<Vec<Bytes>, String> {
+        let members: Vec<Value> = steps.iter().map(|step| step.out).collect();
+        let Step { func, maxima, bind, .. } = steps[0];
+        let joints = block(func, &members, &maxima, &self.target);
+        let joints = joints.map_err(|v| format!("{} has no launches for %{}", self.target, func.name(v)))?;
         let text = |e: ds4_runtime::Error| e.to_string();
         let memory = |name: &str, bytes: u64| DeviceMemory::new(&self.device, name, bytes).map_err(text);
         let upload = |name: &str, bytes: &[u8], whole: u64| -> Result<DeviceMemory, String> {
@@ -125,27 +129,31 @@ impl Bench {
             memory.upload(0, bytes).map_err(text)?;
             Ok(memory)
         };
-        let result = match step.node.op.writes() {
-            Some(i) => upload("state", step.values[i].as_ref().expect("a state"), 0)?,
-            None => memory("result", step.out_bytes())?,
-        };
-        let scratch = memory("scratch", scratch_bytes(&list).max(1))?;
-        let numbers: Bytes = step::values(&step.bind).iter().flat_map(|n| n.to_le_bytes()).collect();
-        for launch in &list {
-            let text_of = emit(launch, &self.target).map_err(|e| e.to_string())?;
-            let threads = launch.block.iter().product();
+        let (mut results, mut scratch) = (Vec::new(), Vec::new());
+        for (member, step) in steps.iter().enumerate() {
+            results.push(match step.node.op.writes() {
+                Some(i) => upload("state", step.values[i].as_ref().expect("a state"), 0)?,
+                None => memory("result", step.out_bytes())?,
+            });
+            scratch.push(memory("scratch", scratch_bytes(&joints, member).max(1))?);
+        }
+        let numbers: Bytes = step::values(&bind).iter().flat_map(|n| n.to_le_bytes()).collect();
+        for joint in &joints {
+            let text_of = emit_joint(joint, &self.target).map_err(|e| e.to_string())?;
+            let threads = joint.block().iter().product();
             let kernel = self.load(&text_of, threads)?;
             // Every buffer lives until the launch is done.
             let mut held: Vec<(usize, DeviceMemory)> = Vec::new();
             let mut arguments: Vec<Place> = Vec::new();
-            for (place, binding) in launch.bindings.iter().enumerate() {
+            for (place, (member, binding)) in joint.bindings.iter().enumerate() {
+                let step = &steps[*member];
                 let bytes = match binding {
                     Binding::Out => {
-                        arguments.push(result.place(0));
+                        arguments.push(results[*member].place(0));
                         continue;
                     }
                     Binding::Scratch { offset, .. } => {
-                        arguments.push(scratch.place(*offset));
+                        arguments.push(scratch[*member].place(*offset));
                         continue;
                     }
                     Binding::Step => numbers.clone(),
@@ -162,14 +170,17 @@ impl Bench {
                 held.push((place, upload(&format!("{binding:?}"), &bytes, whole)?));
                 arguments.push(held.last().expect("just pushed").1.place(0));
             }
-            let (grid, block, shared_bytes) = (launch.grid, launch.block, text_of.shared_bytes);
+            let (grid, block, shared_bytes) = (joint.grid(), joint.block(), text_of.shared_bytes);
             let run = Launch { kernel, grid, block, shared_bytes, arguments };
             device::record(&self.device, vec![run]).and_then(|list| list.run()).map_err(text)?;
-            seen(launch, &held);
+            seen(joint, &held);
         }
-        let mut bytes = vec![0; usize::try_from(result.bytes()).expect("small")];
-        result.download(0, &mut bytes).map_err(text)?;
-        Ok(bytes)
+        let read = |result: &DeviceMemory| {
+            let mut bytes = vec![0; usize::try_from(result.bytes()).expect("small")];
+            result.download(0, &mut bytes).map_err(text)?;
+            Ok(bytes)
+        };
+        results.iter().map(read).collect()
     }
 
     fn load(&self, text: &KernelText, threads: u32) -> Result<device::Kernel, String> {
@@ -183,6 +194,22 @@ impl Bench {
         loaded.insert(source.clone(), kernel);
         Ok(kernel)
     }
+}
+
+/// Operands that nodes of a function share.
+#[derive(Default)]
+struct Known {
+    values: BTreeMap<Value, Bytes>,
+    weights: BTreeMap<Weight, Vec<(Bytes, Bytes)>>,
+}
+
+/// Bytes of scratch of a member.
+fn scratch_bytes(joints: &[Joint], member: usize) -> u64 {
+    let end = |(owner, binding): &(usize, Binding)| match binding {
+        Binding::Scratch { offset, bytes } if *owner == member => offset + bytes,
+        _ => 0,
+    };
+    joints.iter().flat_map(|joint| &joint.bindings).map(end).max().unwrap_or(0)
 }
 
 fn value(setting: &Setting<'_>, random: &mut Random, func: &Func, v: Value, ctx: u32) -> Bytes {
@@ -257,7 +284,25 @@ impl Elements {
 impl<'a> Step<'a> {
     /// The only node of `func` with random operands for the positions `range`.
     pub(crate) fn new(func: &'a Func, range: Range<u32>, ctx: u32, random: &mut Random) -> Step<'a> {
-        let (out, node) = func.nodes().next().expect("a node");
+        Step::all(func, range, ctx, random).remove(0)
+    }
+
+    /// Every node of `func`, with the same random operands where they share one.
+    pub(crate) fn all(func: &'a Func, range: Range<u32>, ctx: u32, random: &mut Random) -> Vec<Step<'a>> {
+        let mut known = Known::default();
+        let of = |(out, node)| Step::of(func, out, node, range.clone(), ctx, random, &mut known);
+        func.nodes().map(of).collect()
+    }
+
+    fn of(
+        func: &'a Func,
+        out: Value,
+        node: &'a Node,
+        range: Range<u32>,
+        ctx: u32,
+        random: &mut Random,
+        known: &mut Known,
+    ) -> Step<'a> {
         let tokens = range.len();
         let wanted = (tokens * 2 / 3).max(1);
         let bind = Bind { start: range.start as usize, tokens, wanted };
@@ -267,11 +312,17 @@ impl<'a> Step<'a> {
         let (mut values, mut weights) = (Vec::new(), Vec::new());
         for arg in &node.args {
             values.push(match arg {
-                Arg::Value(v) => Some(value(&setting, random, func, *v, ctx)),
+                Arg::Value(v) => {
+                    let new = || value(&setting, random, func, *v, ctx);
+                    Some(known.values.entry(*v).or_insert_with(new).clone())
+                }
                 _ => None,
             });
             weights.push(match arg {
-                Arg::Weight(w) => Some(setting.weight(random, func.weight_type(*w))),
+                Arg::Weight(w) => {
+                    let new = || setting.weight(random, func.weight_type(*w));
+                    Some(known.weights.entry(*w).or_insert_with(new).clone())
+                }
                 _ => None,
             });
         }

@@ -153,8 +153,8 @@ impl Subject {
         let mut all = Vec::new();
         bench.controls.configure(Options { count: true, races: false, ..Options::default() });
         bench.controls.reset();
-        let result = bench.run(&step, &mut |launch, held| {
-            all.push(self.seen(bench, &step, launch, held));
+        let result = bench.run(&step, &mut |joint, held| {
+            all.push(self.seen(bench, &step, &joint.parts[0].launch, held));
             bench.controls.reset();
         });
         bench.controls.configure(Options::default());

@@ -1,5 +1,6 @@
 //! `docs/fusion.md` is written from the op table and the pipeline; `BLESS=1 cargo test` renews it.
 use super::common::{model, target, targets};
+use super::worth::table;
 use ds4_ir::ops::{Body, ops};
 use ds4_ir::plan::Maxima;
 use ds4_ir::{Class, Module};
@@ -34,6 +35,11 @@ fn document() -> String {
             targets().iter().filter(|(_, t)| t.has_kernel(op.name)).map(|(name, _)| *name).collect();
         text += &format!("\n- `{}` on {}: {}\n  `{definition}`\n", op.name, users.join(", "), op.doc);
     }
+    text += "\n## What each saves\n\n";
+    text += "What one decoded token of Flash costs more where `fuse` may not use the op: in the 2-bit mix and class `fast`, or, if\n\
+             nothing changes there, with the official weights in class `exact`. An op that another one absorbs saves nothing\n\
+             where that one is used.\n\n";
+    text += &table();
     let mut phases: Vec<(Phase, Module)> = Vec::new();
     let module = model("flash", Mix::Ds4Q2, Class::Fast, 131_072);
     optimize(&module, target("cuda"), &mut |phase, m| phases.push((phase, m.clone()))).unwrap();

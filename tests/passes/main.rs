@@ -4,3 +4,4 @@ mod fusion_doc;
 mod kernels;
 mod models;
 mod report;
+mod worth;

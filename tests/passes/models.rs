@@ -53,7 +53,7 @@ fn a_layer_takes_few_launches_on_a_gpu() {
             let (module, _) = compiled(&model("flash", mix, class, 131_072), target);
             let kinds = ["swa_hash", "hca_topk", "csa_topk", "csa_hash"];
             let counts = kinds.map(|kind| launches(&module, kind, target));
-            assert_eq!(counts, [20, 25, 34, 34], "{target} {class}");
+            assert_eq!(counts, [15, 16, 19, 19], "{target} {class}");
         }
     }
 }
@@ -67,9 +67,9 @@ fn the_arena_of_a_long_prompt_is_bounded() {
                 let bucket = plan.buckets.iter().find(|b| b.maxima.tokens == 512).unwrap();
                 let mib = bucket.arena_bytes as f64 / f64::from(1 << 20);
                 println!("{target} {class}: {mib:.1} MiB");
-                // Index queries in f32 are seven times as large as in `idx4`, and class `exact` has them
-                // beside the queries.
-                let most = if class == Class::Exact { 200.0 } else { 176.0 };
+                // The processor keeps the rotated queries, and index queries in f32 are seven times as large as in
+                // `idx4`: class `exact` has both there.
+                let most = if class == Class::Exact && matches!(target, Target::Cpu) { 200.0 } else { 176.0 };
                 assert!(mib <= most, "{target} {class}: {mib} MiB");
             }
         }
@@ -144,7 +144,7 @@ fn broken_plans_are_refused() {
     let last = plan.buckets.len() - 1;
     refuse("a result on an operand", "where", &|p| {
         let addresses = &mut p.buckets[last].funcs[layer].addresses;
-        addresses[value("q")] = addresses[value("qb")];
+        addresses[value("un")] = addresses[value("qb")];
     });
     refuse("scratch on an operand", "where", &|p| {
         let at = p.buckets[last].funcs[layer].addresses[value("jq")].unwrap();
@@ -159,10 +159,10 @@ fn broken_plans_are_refused() {
     });
     refuse("an arena too small", "outside", &|p| p.buckets[last].arena_bytes /= 2);
     refuse("no address", "has no address", &|p| {
-        p.buckets[0].funcs[layer].addresses[value("q")] = None;
+        p.buckets[0].funcs[layer].addresses[value("qb")] = None;
     });
     refuse("an odd address", "not aligned", &|p| {
-        *p.buckets[0].funcs[layer].addresses[value("q")].as_mut().unwrap() += 8;
+        *p.buckets[0].funcs[layer].addresses[value("qb")].as_mut().unwrap() += 8;
     });
     refuse("a launch left out", "launches other nodes", &|p| {
         p.launches[layer].launches.pop();
@@ -189,7 +189,7 @@ fn broken_modules_are_refused() {
     refuse("groups=8, fmt=q8_0", "groups=8, fmt=q9", "fmt: expected");
     // A write before the attention that reads the ring.
     let layer = module.func("csa_topk").unwrap();
-    let (push, attend) = ("%raw1 = push", "%un = csa_attend");
+    let (push, attend) = ("%raw1 = push", "%un = csa_query_attend");
     let printed = layer.to_string();
     let line = |start: &str| printed.lines().find(|l| l.trim_start().starts_with(start)).unwrap().to_string();
     let moved = printed.replacen(&format!("{}\n", line(push)), "", 1);

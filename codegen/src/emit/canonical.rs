@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 /// # Errors
 /// What is not as cubecl writes it, or a kernel that reads that record.
 pub(super) fn canonical(source: &str, entry: &str) -> Result<String, String> {
-    let marker = ["__global__", "[[kernel]]"].into_iter().find_map(|m| source.find(m));
-    let marker = marker.ok_or("the text has no entry point")?;
+    let marker = marker(source).ok_or("the text has no entry point")?;
     let open = entry_parenthesis(source, marker).ok_or("the entry point has no parameters")?;
     let close = open + matching(&source[open..]).ok_or("the entry point's parameters do not end")?;
     let name = source[..open].rfind(|c| !is_word(c)).map_or(0, |i| i + 1);
@@ -25,12 +24,17 @@ pub(super) fn canonical(source: &str, entry: &str) -> Result<String, String> {
     Ok(renumbered(&format!("{head}{entry}({}{body}", parameters.join(", "))))
 }
 
+/// Where the text says that what follows is an entry point.
+pub(super) fn marker(source: &str) -> Option<usize> {
+    ["__global__", "[[kernel]]"].into_iter().find_map(|m| source.find(m))
+}
+
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
 /// The first parenthesis behind `marker` that follows a name of ours and not an attribute.
-fn entry_parenthesis(source: &str, marker: usize) -> Option<usize> {
+pub(super) fn entry_parenthesis(source: &str, marker: usize) -> Option<usize> {
     let mut from = marker;
     loop {
         let open = from + source[from..].find('(')?;
@@ -43,7 +47,7 @@ fn entry_parenthesis(source: &str, marker: usize) -> Option<usize> {
 }
 
 /// Where the parenthesis that begins `text` is closed.
-fn matching(text: &str) -> Option<usize> {
+pub(super) fn matching(text: &str) -> Option<usize> {
     let mut depth = 0;
     text.char_indices().find_map(|(i, c)| {
         depth += i32::from(c == '(') - i32::from(c == ')');
@@ -52,7 +56,7 @@ fn matching(text: &str) -> Option<usize> {
 }
 
 /// The parts between commas that stand in no bracket.
-fn split(list: &str) -> Vec<&str> {
+pub(super) fn split(list: &str) -> Vec<&str> {
     let mut depth = 0;
     let outside = |c: char| {
         depth += i32::from("(<[".contains(c)) - i32::from(")>]".contains(c));
@@ -62,7 +66,7 @@ fn split(list: &str) -> Vec<&str> {
 }
 
 /// The attribute of a parameter.
-fn attribute(parameter: &str) -> Option<&str> {
+pub(super) fn attribute(parameter: &str) -> Option<&str> {
     parameter.find("[[").map(|at| &parameter[at..])
 }
 

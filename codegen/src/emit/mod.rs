@@ -4,10 +4,11 @@
 //! renamed, and the entry point has a name of our own. Nothing here needs a device or a library.
 mod canonical;
 mod device;
+mod join;
 
 pub use device::{Build, buffers};
 
-use crate::{Api, Launch, Target};
+use crate::{Api, Joint, Launch, Target};
 use cubecl::Compiler;
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
 use cubecl_cpp::{ComputeKernel, target};
@@ -46,6 +47,30 @@ impl std::error::Error for EmitError {}
 /// # Errors
 /// What the text needs and the target has not; a panic of the compiler is one of these.
 pub fn emit(launch: &Launch, target: &Target) -> Result<KernelText, EmitError> {
+    let mut text = plain(launch, target)?;
+    if launch.text.holds_many_sums() {
+        text.source = with_bounds(&text.source, launch.block, THREADS_MIN, target.api);
+    }
+    Ok(text)
+}
+
+/// The text of launches side by side; of one alone its own.
+///
+/// # Errors
+/// As [`emit`].
+pub fn emit_joint(joint: &Joint, target: &Target) -> Result<KernelText, EmitError> {
+    if let [part] = &joint.parts[..] {
+        return emit(&part.launch, target);
+    }
+    let texts = joint.parts.iter().map(|part| plain(&part.launch, target));
+    let texts = texts.collect::<Result<Vec<_>, _>>()?;
+    let text = join::joined(joint, &texts, target.api);
+    let mut text = text.map_err(|why| EmitError { key: format!("{} on {target}", joint.key()), why })?;
+    text.source = with_bounds(&text.source, joint.block(), JOINT_THREADS_MIN, target.api);
+    Ok(text)
+}
+
+fn plain(launch: &Launch, target: &Target) -> Result<KernelText, EmitError> {
     let error = |why: String| EmitError { key: format!("{} on {target}", launch.key()), why };
     let compiled = catch_unwind(AssertUnwindSafe(|| compile(launch, target)));
     let kernel = compiled.unwrap_or_else(|panic| {
@@ -62,7 +87,6 @@ pub fn emit(launch: &Launch, target: &Target) -> Result<KernelText, EmitError> {
     let entry = launch.text.name().to_string();
     let source = canonical::canonical(&kernel.source, &entry).map_err(error)?;
     let source = with_header(source, target.api);
-    let source = with_bounds(source, launch, target.api);
     let shared_bytes = if target.api == Api::Metal { 0 } else { shared };
     Ok(KernelText { source, entry, shared_bytes })
 }
@@ -77,15 +101,17 @@ fn with_header(source: String, api: Api) -> String {
 
 /// Threads that a multiprocessor of NVIDIA's is to hold where a thread holds many sums: 80 registers each.
 const THREADS_MIN: u32 = 768;
+/// The same where launches run side by side, whose branches the compiler sees as one kernel: 168 registers.
+const JOINT_THREADS_MIN: u32 = 384;
 
 /// The text with the least number of blocks that a multiprocessor should hold, where the compiler's own
 /// choice would spill registers.
-fn with_bounds(source: String, launch: &Launch, api: Api) -> String {
-    if api != Api::Cuda || !launch.text.holds_many_sums() {
-        return source;
+fn with_bounds(source: &str, block: [u32; 3], threads_min: u32, api: Api) -> String {
+    if api != Api::Cuda {
+        return source.to_string();
     }
-    let threads: u32 = launch.block.iter().product();
-    let blocks = (THREADS_MIN / threads).max(1);
+    let threads: u32 = block.iter().product();
+    let blocks = (threads_min / threads).max(1);
     let (plain, bounded) =
         (format!("__launch_bounds__({threads})"), format!("__launch_bounds__({threads}, {blocks})"));
     source.replacen(&plain, &bounded, 1)

@@ -3,7 +3,7 @@
 //!
 //! One thread per channel of an entry. Tokens of this step are read from k and gate, earlier ones from
 //! the tail.
-use super::common::{Number, Rows};
+use super::common::{Number, Rows, THREADS};
 use super::push::Slots;
 use crate::{Binding, Case, Kernel, Launch, Target, Text};
 use ds4_ir::cost::Site;
@@ -17,8 +17,6 @@ use {
     crate::{emit, step},
     cubecl::prelude::*,
 };
-
-const THREADS: u32 = 128;
 
 pub(crate) const KERNEL: Kernel = Kernel {
     op: "compress_pool",

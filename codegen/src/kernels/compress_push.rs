@@ -3,7 +3,7 @@
 //!
 //! One block per token; of tokens that the tail would forget within the step only the last are
 //! written.
-use super::common::{Number, Rows};
+use super::common::{Number, Rows, THREADS};
 use super::push::Slots;
 use crate::{Binding, Case, Kernel, Launch, Target, Text};
 use ds4_ir::Role;
@@ -47,7 +47,7 @@ struct Spec {
     ape: Number,
 }
 
-fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target) -> Option<Vec<Launch>> {
+fn launches(site: &Site<'_>, maxima: &Maxima, _target: &Target) -> Option<Vec<Launch>> {
     let (tail, k) = (site.state(0), site.value(1));
     let half = k.dims[1].constant()?;
     let spec = Spec {
@@ -58,7 +58,7 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target) -> Option<Vec<Lau
         ape: Number::of(site.weight(3).scalar)?,
     };
     Some(vec![Launch {
-        block: [half.next_multiple_of(target.subgroup).min(256), 1, 1],
+        block: [THREADS, 1, 1],
         grid: [spec.rows.max(maxima), 1, 1],
         bindings: vec![
             Binding::Step,

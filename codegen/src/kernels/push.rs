@@ -2,7 +2,7 @@
 //!
 //! One block per row, which it copies word by word. Of rows that a ring would forget within the
 //! step only the last are written, so that no two blocks write the same memory.
-use super::common::Rows;
+use super::common::{Rows, THREADS};
 use crate::{Binding, Case, Kernel, Launch, Target, Text};
 use ds4_ir::StateKind;
 use ds4_ir::cost::Site;
@@ -82,14 +82,14 @@ impl Slots {
     }
 }
 
-fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target) -> Option<Vec<Launch>> {
+fn launches(site: &Site<'_>, maxima: &Maxima, _target: &Target) -> Option<Vec<Launch>> {
     let rows = site.value(1);
     let bytes = rows.scalar.row_bytes(rows.dims[1].constant()? as usize);
     let words = u32::try_from(bytes / 4).ok().filter(|_| bytes.is_multiple_of(4))?;
     let slots = Slots::of(site.state(0).kind, maxima);
     let spec = Spec { rows: Rows::of(&rows.dims[..1]), slots, words };
     Some(vec![Launch {
-        block: [words.next_multiple_of(target.subgroup).min(256), 1, 1],
+        block: [THREADS, 1, 1],
         grid: [spec.rows.max(maxima), 1, 1],
         bindings: vec![Binding::Step, Binding::Value(1), Binding::Out],
         text: Arc::new(spec),

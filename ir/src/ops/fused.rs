@@ -110,6 +110,24 @@ pub(super) const ROWS: &[Op] = &[
         "(unrope (attend_entries ?q ?ring ?row ?entries ?sinks ?pos) ?table)"
     ),
     defined!(
+        "swa_query_attend",
+        "x table ring row @sinks pos parts= eps=",
+        "swa_attend that norms and rotates its own queries (spec 2.3, 2.4).",
+        "(unrope (attend_window (rope (head_norm (split ?x ?parts) ?eps) ?table) ?ring ?row ?sinks ?pos) ?table)"
+    ),
+    defined!(
+        "csa_query_attend",
+        "x table ring row entries idx @sinks pos parts= eps=",
+        "csa_attend that norms and rotates its own queries (spec 2.3, 2.4).",
+        "(unrope (attend_selected (rope (head_norm (split ?x ?parts) ?eps) ?table) ?ring ?row (gather_rows ?entries ?idx) ?idx ?sinks ?pos) ?table)"
+    ),
+    defined!(
+        "hca_query_attend",
+        "x table ring row entries @sinks pos parts= eps=",
+        "hca_attend that norms and rotates its own queries (spec 2.3, 2.4).",
+        "(unrope (attend_entries (rope (head_norm (split ?x ?parts) ?eps) ?table) ?ring ?row ?entries ?sinks ?pos) ?table)"
+    ),
+    defined!(
         "moe_route",
         "x @w @bias fmt= k= scale=",
         "Experts by score (spec 2.8).",

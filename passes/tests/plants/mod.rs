@@ -84,6 +84,19 @@ const OPERANDS: &[(&str, &[&str])] = &[
             "f32[t, 8]",
         ],
     ),
+    (
+        "csa_query_attend",
+        &[
+            "f32[t, 2D]",
+            "f32[t, 8]",
+            "state ring/4 S[D]",
+            "S[t, D]",
+            "state entries/4 S[D]",
+            "i32[t, 3]",
+            "f32[2]",
+            "i32[t]",
+        ],
+    ),
     ("hc_enter", &["f32[t, 2, D]", "W[8, 2D]", "f32[3]", "f32[8]"]),
     ("hc_head_enter", &["f32[t, 2, D]", "W[2, 2D]", "f32[1]", "f32[2]"]),
     ("hc_pre_norm", &["f32[t, 2, D]", "f32[t, 8]", "f32[D]"]),
@@ -97,6 +110,18 @@ const OPERANDS: &[(&str, &[&str])] = &[
             "f32[2]",
             "i32[t]",
             "f32[t, 8]",
+        ],
+    ),
+    (
+        "hca_query_attend",
+        &[
+            "f32[t, 2D]",
+            "f32[t, 8]",
+            "state ring/4 S[D]",
+            "S[t, D]",
+            "state entries/4 S[D]",
+            "f32[2]",
+            "i32[t]",
         ],
     ),
     ("head_rope", &["f32[t, 2D]", "f32[t, 8]"]),
@@ -117,6 +142,7 @@ const OPERANDS: &[(&str, &[&str])] = &[
     ("out_low", &["f32[t, 2, D]", "W[E, D]"]),
     ("out_post", &["f32[t, 2, D]", "f32[t, E]", "W[D, E]", "f32[t, 8]"]),
     ("swa_attend", &["f32[t, 2, D]", "state ring/4 S[D]", "S[t, D]", "f32[2]", "i32[t]", "f32[t, 8]"]),
+    ("swa_query_attend", &["f32[t, 2D]", "f32[t, 8]", "state ring/4 S[D]", "S[t, D]", "f32[2]", "i32[t]"]),
 ];
 
 /// Formats of one function.

@@ -1,9 +1,10 @@
-//! What a device launches: kernel texts, and per node the launches with their buffers.
+//! What a device launches: kernel texts, and per launch of a function what runs it, with its buffers.
+use super::binding::{Binding, Buffer};
 use ds4_ir::plan::Plan;
-use ds4_ir::{Arg, Module, Node, Role};
+use ds4_ir::{Arg, Func, Module, Value};
 use serde::{Deserialize, Serialize};
 
-/// Most launches of one node; the largest known has three.
+/// Most launches per node; the largest known has three.
 const LAUNCHES_MAX: usize = 16;
 /// Most threads of a block on any device.
 const THREADS_MAX: u64 = 1024;
@@ -19,8 +20,8 @@ pub struct Kernels {
     pub texts: Vec<KernelText>,
     /// Bytes that kernels read and no model holds: name, bytes.
     pub constants: Vec<Constant>,
-    /// Per bucket of the plan, per function of the module, per value that the plan launches: its
-    /// launches in order.
+    /// Per bucket of the plan, per function of the module, per [launch](Func::launches) of the function, a node
+    /// or a block of them: what runs it, in order.
     pub launches: Vec<Vec<Vec<Vec<KernelLaunch>>>>,
 }
 
@@ -52,88 +53,23 @@ pub struct Constant {
     pub bytes: Vec<u8>,
 }
 
-/// One run of a kernel for a node.
+/// One run of a text: for a node, or for several of a block.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct KernelLaunch {
     /// Index into [`Kernels::texts`].
     pub text: usize,
     /// Blocks.
     pub grid: [u32; 3],
-    /// The kernel's arguments in order.
-    pub bindings: Vec<Binding>,
+    /// The text's arguments in order.
+    pub buffers: Vec<Buffer>,
 }
 
-/// One buffer of a launch.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Binding {
-    /// The step buffer: `i32` start, tokens, wanted, 0.
-    Step,
-    /// Operand of that index: a value, a parameter or a state.
-    Value(usize),
-    /// Operand of that index, a plain weight.
-    Weight(usize, Role),
-    /// Operand of that index, a weight of rank 3: per matrix a `u64`, its offset from the base.
-    Table(usize, Role),
-    /// What the offsets of a table count from.
-    Base(usize, Role),
-    /// Constant of that index.
-    Constant(usize),
-    /// The result, or the state that the node updates.
-    Out,
-    /// So many bytes of the node's scratch memory, from an offset.
-    Scratch(u64, u64),
-}
-
-/// How a binding is spelled: a letter, then its number, then its role.
-impl Serialize for Binding {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let role = |r: &Role| if *r == Role::Codes { 'c' } else { 's' };
-        serializer.collect_str(&match self {
-            Binding::Step => "step".to_string(),
-            Binding::Value(i) => format!("v{i}"),
-            Binding::Weight(i, r) => format!("w{i}{}", role(r)),
-            Binding::Table(i, r) => format!("t{i}{}", role(r)),
-            Binding::Base(i, r) => format!("b{i}{}", role(r)),
-            Binding::Constant(i) => format!("k{i}"),
-            Binding::Out => "out".to_string(),
-            Binding::Scratch(offset, bytes) => format!("x{offset}+{bytes}"),
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Binding {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Binding, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        Binding::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("no binding: {text}")))
-    }
-}
-
-impl Binding {
-    fn parse(text: &str) -> Option<Binding> {
-        match text {
-            "step" => return Some(Binding::Step),
-            "out" => return Some(Binding::Out),
-            _ => {}
-        }
-        let rest = text.get(1..)?;
-        let with_role = |text: &str| {
-            let codes = text.strip_suffix('c').map(|i| (i, Role::Codes));
-            let (i, role) = codes.or_else(|| Some((text.strip_suffix('s')?, Role::Scales)))?;
-            Some((i.parse().ok()?, role))
-        };
-        match text.as_bytes()[0] {
-            b'v' => Some(Binding::Value(rest.parse().ok()?)),
-            b'k' => Some(Binding::Constant(rest.parse().ok()?)),
-            b'w' => with_role(rest).map(|(i, r)| Binding::Weight(i, r)),
-            b't' => with_role(rest).map(|(i, r)| Binding::Table(i, r)),
-            b'b' => with_role(rest).map(|(i, r)| Binding::Base(i, r)),
-            b'x' => {
-                let (offset, bytes) = rest.split_once('+')?;
-                Some(Binding::Scratch(offset.parse().ok()?, bytes.parse().ok()?))
-            }
-            _ => None,
-        }
-    }
+/// A launch of a function in a bucket.
+struct Block<'a> {
+    func: &'a Func,
+    members: &'a [Value],
+    /// What the plan gives each value of the function, as address and bytes.
+    scratch: &'a [Option<(u64, u64)>],
 }
 
 impl Kernels {
@@ -168,25 +104,17 @@ impl Kernels {
         counts("buckets with launches", plan.buckets.len(), self.launches.len())?;
         for (bucket, funcs) in plan.buckets.iter().zip(&self.launches) {
             counts("functions with launches", module.funcs.len(), funcs.len())?;
-            for (f, (func, values)) in module.funcs.iter().zip(funcs).enumerate() {
-                let names = &plan.launches[f].launches;
-                counts(&format!("@{}: values with launches", func.name), names.len(), values.len())?;
-                for (name, launches) in names.iter().zip(values) {
-                    let v = func.find(name).expect("the plan was checked");
-                    let node = func.node(v).expect("the plan was checked");
-                    let scratch = bucket.funcs[f].scratch[v.index()].map_or(0, |(_, bytes)| bytes);
-                    let types = |i: usize| match node.args.get(i) {
-                        Some(Arg::Weight(w)) => Some(func.weight_type(*w).dims.len()),
-                        _ => None,
-                    };
-                    let place = |why: String| format!("@{} %{name}: {why}", func.name);
-                    counts(
-                        &place("launches".to_string()),
-                        launches.len().clamp(1, LAUNCHES_MAX),
-                        launches.len(),
-                    )?;
+            for (f, (func, blocks)) in module.funcs.iter().zip(funcs).enumerate() {
+                let known = func.launches();
+                counts(&format!("@{}: launches with kernels", func.name), known.len(), blocks.len())?;
+                for (members, launches) in known.iter().zip(blocks) {
+                    let scratch = &bucket.funcs[f].scratch;
+                    let block = Block { func, members, scratch };
+                    let place = |why: String| format!("@{} %{}: {why}", func.name, func.name(members[0]));
+                    let most = LAUNCHES_MAX * members.len();
+                    counts(&place("launches".to_string()), launches.len().clamp(1, most), launches.len())?;
                     for launch in launches {
-                        self.check_launch(launch, node, &types, scratch).map_err(place)?;
+                        self.check_launch(launch, &block).map_err(place)?;
                     }
                 }
             }
@@ -194,20 +122,24 @@ impl Kernels {
         Ok(())
     }
 
-    fn check_launch(
-        &self,
-        launch: &KernelLaunch,
-        node: &Node,
-        rank: &dyn Fn(usize) -> Option<usize>,
-        scratch: u64,
-    ) -> Result<(), String> {
+    fn check_launch(&self, launch: &KernelLaunch, block: &Block<'_>) -> Result<(), String> {
         if launch.text >= self.texts.len() {
             return Err(format!("expected one of {} texts, got {}", self.texts.len(), launch.text));
         }
         if launch.grid.contains(&0) {
             return Err(format!("expected a grid of blocks, got {:?}", launch.grid));
         }
-        for binding in &launch.bindings {
+        for Buffer { member, binding } in &launch.buffers {
+            let Some(v) = block.members.get(*member) else {
+                let count = block.members.len();
+                return Err(format!("expected one of {count} members of the block, got {member}"));
+            };
+            let node = block.func.node(*v).expect("launches are nodes");
+            let rank = |i: usize| match node.args.get(i) {
+                Some(Arg::Weight(w)) => Some(block.func.weight_type(*w).dims.len()),
+                _ => None,
+            };
+            let scratch = block.scratch[v.index()].map_or(0, |(_, bytes)| bytes);
             let fits = match binding {
                 Binding::Step | Binding::Out => true,
                 Binding::Value(i) => matches!(node.args.get(*i), Some(Arg::Value(_))),
@@ -246,31 +178,5 @@ impl Kernels {
             section = rest;
         }
         if section.is_empty() { Ok(()) } else { Err("section binaries: bytes are left".to_string()) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bindings_read_back() {
-        let all = [
-            Binding::Step,
-            Binding::Out,
-            Binding::Value(3),
-            Binding::Weight(12, Role::Codes),
-            Binding::Table(1, Role::Scales),
-            Binding::Base(1, Role::Codes),
-            Binding::Constant(0),
-            Binding::Scratch(256, 1024),
-        ];
-        let text = serde_json::to_string(&all).unwrap();
-        assert_eq!(text, r#"["step","out","v3","w12c","t1s","b1c","k0","x256+1024"]"#);
-        let back: Vec<Binding> = serde_json::from_str(&text).unwrap();
-        assert_eq!(back, all);
-        for bad in ["", "v", "w1", "x1", "ü1c", "stepp"] {
-            assert_eq!(Binding::parse(bad), None, "{bad}");
-        }
     }
 }

@@ -66,14 +66,6 @@ impl<'a> SharedFrame<'a> {
         }
     }
 
-    /// Operand `i`, a whole literal.
-    pub(crate) fn int(&self, i: usize) -> usize {
-        match self.operands[i] {
-            Operand::Lit(Lit::Int(n)) => usize::try_from(*n).expect("a literal of this op is not negative"),
-            ref other => panic!("operand {i} is no whole number: {other:?}"),
-        }
-    }
-
     /// Extents of a result that is a value.
     pub(crate) fn out_dims(&self) -> &'a [usize] {
         match self.place {

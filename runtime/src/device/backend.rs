@@ -1,12 +1,12 @@
 //! A model on a device: kernels, weights, and the launches of every bucket.
 use super::{Api, Code, Device, DeviceMemory, Kernel, Wanted, open};
-use crate::artifact::{Binding, Kernels};
+use crate::artifact::{Binding, Buffer, Kernels};
 use crate::program::Place;
 use crate::tune::Choices;
 use crate::weights::Weights;
 use crate::{Error, Result};
 use ds4_ir::plan::{ALIGN, Plan};
-use ds4_ir::{Arg, Module, Role, WeightSource};
+use ds4_ir::{Arg, Module, Role, Value, WeightSource};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -134,20 +134,24 @@ impl Backend {
             let mut program = Vec::new();
             for (index, call) in module.graphs[main].calls.iter().enumerate() {
                 let place = Place::new(module, bucket, main, index, (weights, &choices));
-                let names = &plan.launches[call.func].launches;
-                for (name, launches) in names.iter().zip(&kernels.launches[b][call.func]) {
-                    let node =
-                        Resolver { place: &place, name, layout: &layout, weights, constants: &constant_at };
+                let blocks = module.funcs[call.func].launches();
+                for (members, launches) in blocks.iter().zip(&kernels.launches[b][call.func]) {
+                    let node = |member: usize| Resolver {
+                        place: &place,
+                        out: members[member],
+                        layout: &layout,
+                        weights,
+                        constants: &constant_at,
+                    };
                     for launch in launches {
                         let text = &kernels.texts[launch.text];
-                        let arguments =
-                            launch.bindings.iter().map(|b| node.argument(b, &mut tables)).collect();
+                        let argument = |b: &Buffer| node(b.member).argument(&b.binding, &mut tables);
                         program.push(Planned {
                             kernel: loaded[launch.text],
                             grid: launch.grid,
                             block: text.block,
                             shared_bytes: text.shared_bytes,
-                            arguments,
+                            arguments: launch.buffers.iter().map(argument).collect(),
                         });
                     }
                 }
@@ -219,7 +223,8 @@ struct Tables {
 /// What bindings of one node resolve to.
 struct Resolver<'a> {
     place: &'a Place<'a>,
-    name: &'a str,
+    /// What the node defines.
+    out: Value,
     layout: &'a Layout<'a>,
     weights: &'a Weights,
     constants: &'a [u64],
@@ -228,8 +233,7 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     /// The argument for a binding; the section has passed its check.
     fn argument(&self, binding: &Binding, tables: &mut Tables) -> Argument {
-        let place = self.place;
-        let out = place.func.find(self.name).expect("checked");
+        let (place, out) = (self.place, self.out);
         let node = place.func.node(out).expect("checked");
         match binding {
             Binding::Step => Argument::Step,
@@ -261,8 +265,7 @@ impl Resolver<'_> {
 
     /// Index of the module weight that operand `i` is bound to.
     fn weight(&self, i: usize) -> usize {
-        let out = self.place.func.find(self.name).expect("checked");
-        let Arg::Weight(w) = self.place.func.node(out).expect("checked").args[i] else {
+        let Arg::Weight(w) = self.place.func.node(self.out).expect("checked").args[i] else {
             unreachable!("checked")
         };
         self.place.call.weights[w.index()]

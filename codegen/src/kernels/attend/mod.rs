@@ -4,9 +4,11 @@
 //! swa_attend  (unrope (attend_window ?q ?ring ?row ?sinks ?pos) ?table)
 //! csa_attend  (unrope (attend_selected ?q ?ring ?row (gather_rows ?entries ?idx) ?idx ?sinks ?pos) ?table)
 //! hca_attend  (unrope (attend_entries ?q ?ring ?row ?entries ?sinks ?pos) ?table)
+//! …_query_attend    the same with ?q = (rope (head_norm (split ?x ?parts) ?eps) ?table)
 //! ```
 //!
-//! A subgroup is a head of a token and holds its query and its result in registers. The heads of a
+//! A subgroup is a head of a token and holds its query and its result in registers, where it norms and
+//! rotates the one and rotates the other back. The heads of a
 //! block share a tile of keys in shared memory, decoded from where they lie; nothing is gathered.
 //! Steps of few tokens cut the keys into parts, one block each, whose softmaxes a second launch joins.
 #[cfg(feature = "gpu")]
@@ -64,6 +66,8 @@ pub(crate) struct Attend {
     /// Rotary channels.
     dims: u32,
     sinks: Number,
+    /// Bits of the epsilon of the queries' norm, if they come as they are and are normed and rotated here.
+    query: Option<u32>,
     /// Most parts that the keys of a token are cut into; 1: results are written at once.
     parts: u32,
     lanes: u32,
@@ -96,17 +100,21 @@ struct Partial(Attend);
 #[derive(Debug)]
 struct Join(Attend);
 
-/// Where an op has its operands behind `q ring row`.
+/// Where an op has its operands behind the queries, which come first.
 struct Place {
+    /// The ring; the step's own rows follow it.
+    ring: usize,
     entries: Option<usize>,
     idx: Option<usize>,
     sinks: usize,
     table: usize,
+    /// The epsilon of the queries' norm.
+    eps: Option<usize>,
 }
 
 fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, at: &Place) -> Option<Vec<Launch>> {
-    let (q, ring) = (site.value(0), site.state(1));
-    let (heads, width) = (q.dims[1].constant()?, q.dims[2].constant()?);
+    let (out, ring) = (site.ty.tensor()?, site.state(at.ring));
+    let (heads, width) = (out.dims[1].constant()?, out.dims[2].constant()?);
     let dims = site.value(at.table).dims[1].constant()?;
     let more = match (at.entries, at.idx) {
         (Some(_), Some(idx)) => More::Selected(site.value(idx).dims[1].constant()?),
@@ -140,6 +148,7 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, at: &Place) -> Op
         more,
         dims,
         sinks: Number::of(site.weight(at.sinks).scalar)?,
+        query: at.eps.map(|i| (site.real(i) as f32).to_bits()),
         parts,
         lanes: target.subgroup,
     };
@@ -151,8 +160,8 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, at: &Place) -> Op
         bindings: vec![
             Binding::Step,
             Binding::Value(0),
-            Binding::Value(1),
-            Binding::Value(2),
+            Binding::Value(at.ring),
+            Binding::Value(at.ring + 1),
             at.entries.map_or(Binding::Step, Binding::Value),
             at.idx.map_or(Binding::Step, Binding::Value),
             Binding::Weight(at.sinks, Role::Codes),

@@ -41,9 +41,20 @@ pub(super) fn attend_keys(
         let c = channel(i, a);
         query[i] = 0.0f32;
         if c < width {
-            query[i] = q[(t * heads + mine) * width + c] * comptime!(1.0 / (a.width as f32).sqrt());
+            query[i] = q[(t * heads + mine) * width + c];
         }
         sums[i] = 0.0f32;
+    }
+    if comptime!(a.query.is_some()) {
+        norm(&mut query, a);
+    }
+    #[unroll]
+    for i in 0..each {
+        let own = match comptime!(a.query) {
+            Some(_) => rotated(query[i], i, table, t, 1.0f32, a),
+            None => query[i],
+        };
+        query[i] = own * comptime!(1.0 / (a.width as f32).sqrt());
     }
     // The sink counts towards the largest score, so that it is finite from the start.
     let mut top = sink;
@@ -174,6 +185,41 @@ fn channel(#[comptime] i: usize, #[comptime] a: Attend) -> usize {
     UNIT_POS_PLANE as usize + comptime!(i * a.lanes as usize)
 }
 
+/// Scales the channels of a head to an RMS of one (spec 2.3).
+#[cube]
+fn norm(query: &mut Array<f32>, #[comptime] a: Attend) {
+    let eps = comptime!(f32::from_bits(a.query.expect("queries are normed")));
+    let mut squares = 0.0f32;
+    #[unroll]
+    for i in 0..comptime!(a.each()) {
+        squares += query[i] * query[i];
+    }
+    let mean = plane_sum(squares) / comptime!(a.width as f32);
+    let scale = 1.0f32 / (mean + eps).sqrt();
+    #[unroll]
+    for i in 0..comptime!(a.each()) {
+        query[i] *= scale;
+    }
+}
+
+/// `own`, the channel that this lane holds in register `i`, rotated by the angles of token `t`, or back
+/// where `turn` is -1 (spec 2.2).
+#[cube]
+fn rotated(own: f32, #[comptime] i: usize, table: &[f32], t: usize, turn: f32, #[comptime] a: Attend) -> f32 {
+    let (width, dims) = comptime!((a.width as usize, a.dims as usize));
+    let first = comptime!(width - dims);
+    let c = channel(i, a);
+    let other = plane_shuffle_xor(own, 1u32);
+    let mut value = own;
+    if c >= first && c < width {
+        let pair = t * dims + (c - first) / 2 * 2;
+        let (cos, sin) = (table[pair], turn * table[pair + 1]);
+        // Pair (a, b) becomes (a cos - b sin, a sin + b cos).
+        value = own * cos + select((c - first) % 2 == 0, -other, other) * sin;
+    }
+    value
+}
+
 /// Writes the sums of a head over `total`, rotated back by the token's angles.
 #[cube]
 fn finish(
@@ -185,20 +231,11 @@ fn finish(
     out: &mut [f32],
     #[comptime] a: Attend,
 ) {
-    let (width, dims) = comptime!((a.width as usize, a.dims as usize));
-    let first = comptime!(width - dims);
+    let width = comptime!(a.width as usize);
     #[unroll]
     for i in 0..comptime!(a.each()) {
         let c = channel(i, a);
-        let own = sums[i] / total;
-        let other = plane_shuffle_xor(own, 1u32);
-        let mut value = own;
-        if c >= first && c < width {
-            let pair = t * dims + (c - first) / 2 * 2;
-            let (cos, sin) = (table[pair], -table[pair + 1]);
-            // Pair (a, b) becomes (a cos - b sin, a sin + b cos).
-            value = own * cos + select((c - first) % 2 == 0, -other, other) * sin;
-        }
+        let value = rotated(sums[i] / total, i, table, t, -1.0f32, a);
         if c < width && head < comptime!(a.heads as usize) {
             out[(t * comptime!(a.heads as usize) + head) * width + c] = value;
         }

@@ -9,6 +9,9 @@ mod stretch;
 #[cfg(feature = "gpu")]
 mod words;
 
+/// Threads of a block of products, rows and copies, which may so be launched side by side.
+pub(crate) const THREADS: u32 = 128;
+
 pub(crate) use extent::Rows;
 pub(crate) use numbers::Number;
 pub(crate) use stretch::groups_of;

@@ -31,7 +31,7 @@ pub(crate) use {
     window::Window,
 };
 
-use super::common::{Number, groups_of};
+use super::common::{Number, THREADS, groups_of};
 use super::formats::{RowFormat, Staged};
 use crate::{Binding, Target};
 use ds4_ir::{E4M3_GROUP, Role, Scalar};
@@ -108,7 +108,7 @@ impl Product {
     ) -> Option<Product> {
         let (weight, input) = (RowFormat::of(weight, width)?, RowFormat::of(input, width)?);
         let lanes = target.subgroup;
-        let subgroups = 128 / lanes;
+        let subgroups = THREADS / lanes;
         let each = [4, 2].into_iter().find(|each| rows / (each * subgroups) >= BLOCKS_MIN).unwrap_or(1);
         // A tile has a unit for every lane.
         let most = (TILE_ELEMENTS / (lanes * weight.unit())).clamp(1, TOKENS_MAX);

@@ -17,7 +17,7 @@ mod text;
 
 pub(crate) mod ops;
 
-use super::common::{Number, Rows};
+use super::common::{Number, Rows, THREADS};
 use super::compress_pool::Pool;
 use super::push::Slots;
 use crate::{Binding, Launch, Target, Text};
@@ -89,7 +89,7 @@ impl Path {
             return None;
         }
         let lanes = target.subgroup;
-        let subgroups = width.div_ceil(4 * lanes).clamp(1, 256 / lanes);
+        let subgroups = THREADS / lanes;
         let row = Row {
             rows,
             width,

@@ -49,6 +49,7 @@ pub(crate) enum Isa {
     /// x86 with AVX-512 F, BW, DQ, VL, VNNI, VBMI and GFNI.
     Avx512,
     /// ARM with dot product.
+    #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "never found there"))]
     Neon,
 }
 
@@ -203,6 +204,7 @@ pub(crate) fn find(weight: Scalar, packing: Packing, input: Scalar) -> Option<&'
 ///
 /// # Panics
 /// If there is none.
+#[cfg(test)]
 pub(crate) fn choose(weight: Scalar, packing: Packing, input: Scalar) -> &'static ProductKernel {
     find(weight, packing, input).unwrap_or_else(|| {
         panic!("no kernel of this machine for {weight} ({}) times {input}", packing.name())

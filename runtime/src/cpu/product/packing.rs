@@ -84,6 +84,7 @@ impl Packing {
     }
 
     /// Undoes [`Packing::pack`]: the stored rows of `packed`.
+    #[cfg(test)]
     pub(crate) fn unpack(self, packed: &[u8], width: usize, out: &mut [u8]) {
         match self {
             Packing::Stored => out.copy_from_slice(packed),

@@ -27,6 +27,7 @@ fn group(block: &[u8; 66], g: usize) -> ([u8; 4], [u8; 4], u8) {
     ([i0, i1, i2, i3], [0, 7, 14, 21].map(|at| (word >> at) as u8 & 0x7f), (word >> 28) as u8)
 }
 
+#[cfg(test)]
 fn put_group(block: &mut [u8; 66], g: usize, indices: [u8; 4], signs: [u8; 4], scale: u8) {
     let word = signs.iter().rev().fold(u32::from(scale), |word, s| word << 7 | u32::from(*s & 0x7f));
     let out = &mut block[2 + 8 * g..][..8];
@@ -57,6 +58,7 @@ pub(super) fn index_signs(from: &[u8; 66], to: &mut [u8; INDEX_SIGNS]) {
     to[68..].copy_from_slice(&from[..2]);
 }
 
+#[cfg(test)]
 pub(super) fn from_index_signs(from: &[u8; INDEX_SIGNS], to: &mut [u8; 66]) {
     to[..2].copy_from_slice(&from[68..]);
     for g in 0..8 {
@@ -94,6 +96,7 @@ pub(super) fn transposed(from: &[u8; 84], to: &mut [u8; 84]) {
     move_codes(from, to, [stored_place, transposed_place]);
 }
 
+#[cfg(test)]
 pub(super) fn from_transposed(from: &[u8; 84], to: &mut [u8; 84]) {
     move_codes(from, to, [transposed_place, stored_place]);
 }
@@ -152,6 +155,7 @@ pub(super) fn sign_planes(from: &[u8], blocks: usize, to: &mut [u8]) {
     }
 }
 
+#[cfg(test)]
 pub(super) fn from_sign_planes(from: &[u8], blocks: usize, to: &mut [u8]) {
     let to = to.as_chunks_mut::<66>().0;
     for (tile, packed) in from.chunks_exact(SIGN_PLANES * PLANE_ROWS).enumerate() {
