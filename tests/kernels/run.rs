@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 /// Tokens of the buckets, as a plan has them.
-const BUCKETS: [u32; 5] = [1, 8, 32, 512, 2048];
+const BUCKETS: [u32; 5] = [1, 8, 64, 512, 2048];
 
 /// One emulated device.
 pub(crate) struct Bench {
@@ -70,7 +70,9 @@ impl Bench {
         for range in case.steps {
             let step = Step::new(&func, range.clone(), ctx, &mut random);
             let place = format!("step {range:?}");
-            worst = worst.max(self.step(&step, kernel.tolerance).map_err(|e| format!("{place}: {e}"))?);
+            let tolerance =
+                self.launches(&step)?.iter().fold(kernel.tolerance, |t, l| t.max(l.text.tolerance()));
+            worst = worst.max(self.step(&step, tolerance).map_err(|e| format!("{place}: {e}"))?);
         }
         Ok(worst)
     }
@@ -111,13 +113,17 @@ impl Bench {
         step.compare(&expected, &bits.expect("it ran"), tolerance)
     }
 
-    /// The bytes of the result's whole memory. After each launch `seen` is given it and the memory of
-    /// those of its bindings, by their place, that it reads only.
-    pub(crate) fn run(&self, step: &Step<'_>, seen: &mut Seen<'_>) -> Result<Bytes, String> {
+    fn launches(&self, step: &Step<'_>) -> Result<Vec<ds4_codegen::Launch>, String> {
         let args = args_of(step.func, step.out);
         let site = Site { op: step.node.op, args: &args, ty: step.func.ty(step.out) };
         let list = launches(&site, &step.maxima, &self.target);
-        let list = list.ok_or_else(|| format!("{} has no launches for it", self.target))?;
+        list.ok_or_else(|| format!("{} has no launches for it", self.target))
+    }
+
+    /// The bytes of the result's whole memory. After each launch `seen` is given it and the memory of
+    /// those of its bindings, by their place, that it reads only.
+    pub(crate) fn run(&self, step: &Step<'_>, seen: &mut Seen<'_>) -> Result<Bytes, String> {
+        let list = self.launches(step)?;
         let text = |e: ds4_runtime::Error| e.to_string();
         let memory = |name: &str, bytes: u64| DeviceMemory::new(&self.device, name, bytes).map_err(text);
         let upload = |name: &str, bytes: &[u8], whole: u64| -> Result<DeviceMemory, String> {
@@ -271,7 +277,7 @@ impl<'a> Step<'a> {
                 _ => None,
             });
             weights.push(match arg {
-                Arg::Weight(w) => Some(setting.weight(random, func.weight_type(*w))),
+                Arg::Weight(w) => Some(setting.weight(random, func.weight_name(*w), func.weight_type(*w))),
                 _ => None,
             });
         }

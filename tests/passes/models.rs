@@ -68,8 +68,12 @@ fn the_arena_of_a_long_prompt_is_bounded() {
                 let mib = bucket.arena_bytes as f64 / f64::from(1 << 20);
                 println!("{target} {class}: {mib:.1} MiB");
                 // Index queries in f32 are seven times as large as in `idx4`, and class `exact` has them
-                // beside the queries.
-                let most = if class == Class::Exact { 200.0 } else { 176.0 };
+                // beside the queries. Metal's matrix units take rounded inputs in f32.
+                let most = match class {
+                    Class::Exact => 200.0,
+                    Class::Fast if target.to_string() == "metal" => 184.0,
+                    _ => 176.0,
+                };
                 assert!(mib <= most, "{target} {class}: {mib} MiB");
             }
         }

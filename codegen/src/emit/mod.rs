@@ -62,6 +62,7 @@ pub fn emit(launch: &Launch, target: &Target) -> Result<KernelText, EmitError> {
     let entry = launch.text.name().to_string();
     let source = canonical::canonical(&kernel.source, &entry).map_err(error)?;
     let source = with_header(source, target.api);
+    let source = with_fragments(source, target);
     let source = with_bounds(source, launch, target.api);
     let shared_bytes = if target.api == Api::Metal { 0 } else { shared };
     Ok(KernelText { source, entry, shared_bytes })
@@ -75,17 +76,25 @@ fn with_header(source: String, api: Api) -> String {
     if missing { HEADER.to_string() + &source } else { source }
 }
 
-/// Threads that a multiprocessor of NVIDIA's is to hold where a thread holds many sums: 80 registers each.
-const THREADS_MIN: u32 = 768;
+/// The text with fragments of our own in place of rocWMMA's, which does not come with the compiler.
+fn with_fragments(source: String, target: &Target) -> String {
+    const HEADER: &str = "#include <rocwmma/rocwmma.hpp>\n";
+    if target.api != Api::Hip || !source.contains(HEADER) {
+        return source;
+    }
+    let generation = target.arch.strip_prefix("gfx").map_or("", |digits| &digits[..2]);
+    let ours = format!("#define DS4_MATRIX {generation}\n{}", include_str!("fragments.hip"));
+    let source = source.replace("#include <hip/hip_bf16.h>\n", "");
+    let source = source.replace("__hip_bfloat16", "ds4_bf16").replace("rocwmma::", "fragments::");
+    source.replace(HEADER, &ours)
+}
 
 /// The text with the least number of blocks that a multiprocessor should hold, where the compiler's own
 /// choice would spill registers.
 fn with_bounds(source: String, launch: &Launch, api: Api) -> String {
-    if api != Api::Cuda || !launch.text.holds_many_sums() {
-        return source;
-    }
+    let Some(least) = launch.text.threads_min().filter(|_| api == Api::Cuda) else { return source };
     let threads: u32 = launch.block.iter().product();
-    let blocks = (THREADS_MIN / threads).max(1);
+    let blocks = (least / threads).max(1);
     let (plain, bounded) =
         (format!("__launch_bounds__({threads})"), format!("__launch_bounds__({threads}, {blocks})"));
     source.replacen(&plain, &bounded, 1)
