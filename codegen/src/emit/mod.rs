@@ -48,8 +48,8 @@ impl std::error::Error for EmitError {}
 /// What the text needs and the target has not; a panic of the compiler is one of these.
 pub fn emit(launch: &Launch, target: &Target) -> Result<KernelText, EmitError> {
     let mut text = plain(launch, target)?;
-    if launch.text.holds_many_sums() {
-        text.source = with_bounds(&text.source, launch.block, THREADS_MIN, target.api);
+    if let Some(least) = launch.text.threads_min() {
+        text.source = with_bounds(&text.source, launch.block, least, target.api);
     }
     Ok(text)
 }
@@ -87,6 +87,7 @@ fn plain(launch: &Launch, target: &Target) -> Result<KernelText, EmitError> {
     let entry = launch.text.name().to_string();
     let source = canonical::canonical(&kernel.source, &entry).map_err(error)?;
     let source = with_header(source, target.api);
+    let source = with_fragments(source, target);
     let shared_bytes = if target.api == Api::Metal { 0 } else { shared };
     Ok(KernelText { source, entry, shared_bytes })
 }
@@ -99,13 +100,25 @@ fn with_header(source: String, api: Api) -> String {
     if missing { HEADER.to_string() + &source } else { source }
 }
 
-/// Threads that a multiprocessor of NVIDIA's is to hold where a thread holds many sums: 80 registers each.
-const THREADS_MIN: u32 = 768;
-/// The same where launches run side by side, whose branches the compiler sees as one kernel: 168 registers.
+/// The text with fragments of our own in place of rocWMMA's, which does not come with the compiler.
+fn with_fragments(source: String, target: &Target) -> String {
+    const HEADER: &str = "#include <rocwmma/rocwmma.hpp>\n";
+    if target.api != Api::Hip || !source.contains(HEADER) {
+        return source;
+    }
+    let generation = target.arch.strip_prefix("gfx").map_or("", |digits| &digits[..2]);
+    let ours = format!("#define DS4_MATRIX {generation}\n{}", include_str!("fragments.hip"));
+    let source = source.replace("#include <hip/hip_bf16.h>\n", "");
+    let source = source.replace("__hip_bfloat16", "ds4_bf16").replace("rocwmma::", "fragments::");
+    source.replace(HEADER, &ours)
+}
+
+/// Threads that a multiprocessor of NVIDIA's is to hold where launches run side by side, whose branches the
+/// compiler sees as one kernel: 168 registers each.
 const JOINT_THREADS_MIN: u32 = 384;
 
-/// The text with the least number of blocks that a multiprocessor should hold, where the compiler's own
-/// choice would spill registers.
+/// The text with the least number of blocks that a multiprocessor should hold, so many threads, where the
+/// compiler's own choice would spill registers.
 fn with_bounds(source: &str, block: [u32; 3], threads_min: u32, api: Api) -> String {
     if api != Api::Cuda {
         return source.to_string();

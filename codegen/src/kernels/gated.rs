@@ -6,9 +6,11 @@
 //!                               (expert_matmul (round_act ?x ?fmt) ?up ?routes) ?clamp) ?routes)
 //! ```
 //! A subgroup sums its rows of both matrices over the same inputs. The experts' matrices are found in
-//! a table of offsets, one input and route per block.
+//! a table of offsets, one input and route per block. Rounded inputs of a long step go to [matrix units](matrix), routes
+//! grouped by expert.
 use super::common::Rows;
-use super::product::{Product, experts, matrix};
+use super::matrix::{self, Dense, Given, Outcome};
+use super::product::{self, Norm, Product, experts};
 use crate::{Binding, Case, Kernel, Launch, Target, Text};
 use ds4_ir::cost::Site;
 use ds4_ir::plan::Maxima;
@@ -30,13 +32,13 @@ pub(crate) const MLP_UP: Kernel = Kernel {
             "%x: f32[t, 96], @gate: bf16[40, 96], @up: bf16[40, 96]",
             "mlp_up %x, @gate, @up, fmt=f32, clamp=0.5 : f32[t, 40]",
         ),
-        case(
+        long(
             "%x: f32[t, 256], @gate: fp8[24, 256], @up: fp8[24, 256]",
             "mlp_up %x, @gate, @up, fmt=e4m3x128, clamp=10.0 : f32[t, 24]",
         ),
-        case(
-            "%x: f32[t, 96], @gate: q8_0[24, 96], @up: q8_0[24, 96]",
-            "mlp_up %x, @gate, @up, fmt=q8_0, clamp=0.0 : f32[t, 24]",
+        long(
+            "%x: f32[t, 96], @gate: q8_0[72, 96], @up: q8_0[72, 96]",
+            "mlp_up %x, @gate, @up, fmt=q8_0, clamp=0.0 : f32[t, 72]",
         ),
     ],
     tolerance: 5e-6,
@@ -50,17 +52,27 @@ pub(crate) const MOE_UP: Kernel = Kernel {
             "%x: f32[t, 96], @gate: bf16[5, 40, 96], @up: bf16[5, 40, 96], %routes: route[t, 2]",
             "moe_up %x, @gate, @up, %routes, fmt=f32, clamp=10.0 : f32[t, 2, 40]",
         ),
-        case(
+        long(
             "%x: f32[t, 256], @gate: fp4[5, 24, 256], @up: fp4[5, 24, 256], %routes: route[t, 3]",
             "moe_up %x, @gate, @up, %routes, fmt=e4m3x128, clamp=10.0 : f32[t, 3, 24]",
         ),
-        case(
+        long(
             "%x: f32[t, 256], @gate: iq2_xxs[5, 24, 256], @up: iq2_xxs[5, 24, 256], %routes: route[t, 3]",
             "moe_up %x, @gate, @up, %routes, fmt=q8_k, clamp=10.0 : f32[t, 3, 24]",
         ),
+        Case {
+            header: "%wild: f32[t, 544], @wild_gate: fp4[5, 40, 544], @wild_up: fp4[5, 40, 544], %routes: route[t, 2]",
+            node: "moe_up %wild, @wild_gate, @wild_up, %routes, fmt=q8_0, clamp=0.0 : f32[t, 2, 40]",
+            steps: &[0..66],
+        },
     ],
     tolerance: 5e-6,
 };
+
+/// A case with a long step besides, which runs on matrix units.
+const fn long(header: &'static str, node: &'static str) -> Case {
+    Case { header, node, steps: &[0..1, 1..4, 4..74] }
+}
 
 const fn case(header: &'static str, node: &'static str) -> Case {
     Case { header, node, steps: &[0..1, 1..4] }
@@ -78,18 +90,31 @@ fn mlp_launches(site: &Site<'_>, maxima: &Maxima, target: &Target) -> Option<Vec
     let [n, width] = gate.constants()?[..] else { return None };
     let inputs = Rows::of(&x.dims[..x.dims.len() - 1]);
     let most = inputs.max(maxima);
+    let clamp = site.real(4) as f32;
+    let dense = Dense {
+        given: Given { inputs, operand: 0, width, format: site.format(3), norm: (Norm::None, Binding::Step) },
+        input: x,
+        weights: &[1, 2],
+        weight: gate,
+        parts: 1,
+        outcome: Outcome::Gated(clamp.to_bits()),
+        with: [Binding::Step, Binding::Step, Binding::Step],
+    };
+    if let Some(list) = matrix::dense(dense, 0, maxima, target).filter(|_| gate == up) {
+        return Some(list);
+    }
     let product = Product::new(gate.scalar, n, x.scalar, width, most, target)?;
     // Elements lie in shared memory as units of one format.
     let product = product.paired().rounded(site.format(3), width).filter(|_| gate == up)?;
     let mut bindings = vec![Binding::Step, Binding::Value(0)];
-    bindings.extend(matrix(1, gate.scalar));
-    bindings.extend(matrix(2, up.scalar));
+    bindings.extend(product::matrix(1, gate.scalar));
+    bindings.extend(product::matrix(2, up.scalar));
     bindings.extend([product.table(), Binding::Out]);
     Some(vec![Launch {
         block: [product.threads(), 1, 1],
         grid: [product.row_blocks(), most.div_ceil(product.tokens), 1],
         bindings,
-        text: Arc::new(Mlp { inputs, product, clamp: site.real(4) as f32 }),
+        text: Arc::new(Mlp { inputs, product, clamp }),
     }])
 }
 
@@ -106,8 +131,11 @@ fn moe_launches(site: &Site<'_>, maxima: &Maxima, target: &Target) -> Option<Vec
     let [_, n, width] = gate.constants()?[..] else { return None };
     let slots = routes.dims[1].constant()?;
     let tokens = Rows::of(&routes.dims[..1]);
-    let product = Product::new(gate.scalar, n, x.scalar, width, 1, target)?;
     let same = gate.scalar == up.scalar && gate.dims == up.dims && x.dims.len() == 2;
+    if let Some(list) = matrix::moe_up(site, maxima, target).filter(|_| same) {
+        return Some(list);
+    }
+    let product = Product::new(gate.scalar, n, x.scalar, width, 1, target)?;
     let product = product.paired().rounded(site.format(4), width).filter(|_| same)?;
     let mut bindings = vec![Binding::Step, Binding::Value(0), Binding::Value(3)];
     bindings.extend(experts(1, gate.scalar));
@@ -291,7 +319,7 @@ fn moe_up(
 /// silu(min(gate, clamp)) · clip(up, ±clamp); a clamp of 0 clips nothing.
 #[cfg(feature = "gpu")]
 #[cube]
-fn swiglu(gate: f32, up: f32, #[comptime] clamp_bits: u32) -> f32 {
+pub(super) fn swiglu(gate: f32, up: f32, #[comptime] clamp_bits: u32) -> f32 {
     let limit = comptime!(f32::from_bits(clamp_bits));
     let mut g = gate;
     let mut u = up;

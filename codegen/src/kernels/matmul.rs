@@ -7,9 +7,10 @@
 //! out_low     = (grouped_matmul (round_act ?x ?fmt) ?w ?groups)
 //! ```
 //! A subgroup sums one to four rows of the matrix for up to eight inputs, which its block holds in
-//! shared memory. The matrix is read once per eight inputs.
+//! shared memory. The matrix is read once per eight inputs. Rounded inputs of a long step go to [matrix units](matrix).
 use super::common::{Number, Rows};
-use super::product::{Norm, Product, matrix};
+use super::matrix::{self, Dense, Given, Outcome};
+use super::product::{self, Norm, Product};
 use crate::{Binding, Case, Kernel, Launch, Target, Text};
 use ds4_ir::cost::Site;
 use ds4_ir::plan::Maxima;
@@ -63,16 +64,24 @@ pub(crate) const LINEAR: Kernel = Kernel {
     op: "linear",
     launches: |site, maxima, target| launches(site, maxima, target, &Operands { fmt: Some(2), ..PLAIN }),
     cases: &[
-        case("%x: f32[t, 320], @w: bf16[24, 320]", "linear %x, @w, fmt=e4m3x128 : f32[t, 24]"),
-        case("%x: f32[t, 320], @w: q8_0[24, 320]", "linear %x, @w, fmt=q8_0 : f32[t, 24]"),
-        case("%x: f32[t, 512], @w: q2_k[24, 512]", "linear %x, @w, fmt=q8_k : f32[t, 24]"),
+        long("%x: f32[t, 320], @w: bf16[24, 320]", "linear %x, @w, fmt=e4m3x128 : f32[t, 24]"),
+        long("%x: f32[t, 320], @w: q8_0[24, 320]", "linear %x, @w, fmt=q8_0 : f32[t, 24]"),
+        long("%x: f32[t, 512], @w: q2_k[24, 512]", "linear %x, @w, fmt=q8_k : f32[t, 24]"),
         case("%x: f32[t, 8448], @w: q8_0[5, 8448]", "linear %x, @w, fmt=q8_0 : f32[t, 5]"),
-        case("%x: f32[t, 96], @w: mxfp4[24, 96]", "linear %x, @w, fmt=q8_0 : f32[t, 24]"),
-        case("%x: f32[t, 160], @w: fp4[24, 160]", "linear %x, @w, fmt=q8_0 : f32[t, 24]"),
-        case("%x: f32[t, 512], @w: q4_k[24, 512]", "linear %x, @w, fmt=q8_k : f32[t, 24]"),
-        case("%x: f32[t, 768], @w: iq2_xxs[24, 768]", "linear %x, @w, fmt=q8_k : f32[t, 24]"),
-        case("%x: f32[t, 72], @w: f16[24, 72]", "linear %x, @w, fmt=f16 : f32[t, 24]"),
-        case("%x: f32[t, 72], @w: bf16[24, 72]", "linear %x, @w, fmt=bf16 : f32[t, 24]"),
+        long("%x: f32[t, 96], @w: mxfp4[24, 96]", "linear %x, @w, fmt=q8_0 : f32[t, 24]"),
+        long("%x: f32[t, 160], @w: fp4[24, 160]", "linear %x, @w, fmt=q8_0 : f32[t, 24]"),
+        long("%x: f32[t, 512], @w: q4_k[24, 512]", "linear %x, @w, fmt=q8_k : f32[t, 24]"),
+        long("%x: f32[t, 768], @w: iq2_xxs[24, 768]", "linear %x, @w, fmt=q8_k : f32[t, 24]"),
+        long("%x: f32[t, 72], @w: f16[24, 72]", "linear %x, @w, fmt=f16 : f32[t, 24]"),
+        long("%x: f32[t, 72], @w: bf16[24, 72]", "linear %x, @w, fmt=bf16 : f32[t, 24]"),
+        far("%wild: f32[t, 1056], @wild_w: q8_0[72, 1056]", "linear %wild, @wild_w, fmt=q8_0 : f32[t, 72]"),
+        far("%wild: f32[t, 544], @wild_w: mxfp4[24, 544]", "linear %wild, @wild_w, fmt=q8_0 : f32[t, 24]"),
+        far("%wild: f32[t, 1024], @wild_w: q4_k[24, 1024]", "linear %wild, @wild_w, fmt=q8_k : f32[t, 24]"),
+        far("%wild: f32[t, 1024], @wild_w: q2_k[24, 1024]", "linear %wild, @wild_w, fmt=q8_k : f32[t, 24]"),
+        far(
+            "%wild: f32[t, 1792], @wild_w: iq2_xxs[24, 1792]",
+            "linear %wild, @wild_w, fmt=q8_k : f32[t, 24]",
+        ),
     ],
     tolerance: 2e-6,
 };
@@ -88,11 +97,11 @@ pub(crate) const NORM_LINEAR: Kernel = Kernel {
             "%x: f32[t, 96], @norm: f32[96], @w: q8_0[24, 96]",
             "norm_linear %x, @norm, @w, eps=1e-6, fmt=f32 : f32[t, 24]",
         ),
-        case(
+        long(
             "%x: f32[t, 256], @norm: bf16[256], @w: fp8[24, 256]",
             "norm_linear %x, @norm, @w, eps=1e-6, fmt=e4m3x128 : f32[t, 24]",
         ),
-        case(
+        long(
             "%x: f32[t, 1024], @norm: f32[1024], @w: q8_0[24, 1024]",
             "norm_linear %x, @norm, @w, eps=1e-6, fmt=q8_0 : f32[t, 24]",
         ),
@@ -115,10 +124,20 @@ pub(crate) const OUT_LOW: Kernel = Kernel {
     },
     cases: &[
         case("%x: f32[t, 4, 64], @w: q8_0[40, 128]", "out_low %x, @w, groups=2, fmt=f32 : f32[t, 40]"),
-        case("%x: f32[t, 4, 64], @w: fp8[40, 128]", "out_low %x, @w, groups=2, fmt=e4m3x128 : f32[t, 40]"),
+        long("%x: f32[t, 4, 64], @w: fp8[40, 128]", "out_low %x, @w, groups=2, fmt=e4m3x128 : f32[t, 40]"),
     ],
     tolerance: 2e-6,
 };
+
+/// A case with a long step besides, which runs on matrix units.
+const fn long(header: &'static str, node: &'static str) -> Case {
+    Case { header, node, steps: &[0..1, 4..13, 13..83] }
+}
+
+/// One long step with numbers far apart.
+const fn far(header: &'static str, node: &'static str) -> Case {
+    Case { header, node, steps: &[0..66] }
+}
 
 const fn case(header: &'static str, node: &'static str) -> Case {
     Case { header, node, steps: &[0..1, 1..4, 4..13] }
@@ -148,7 +167,20 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, at: &Operands) ->
         norm = Binding::Weight(weight, Role::Codes);
     }
     if let Some(fmt) = at.fmt {
-        product = product.rounded(site.format(fmt), last)?;
+        let format = site.format(fmt);
+        let dense = Dense {
+            given: Given { inputs, operand: 0, width: last, format, norm: (product.norm, norm.clone()) },
+            input: x,
+            weights: &[at.w],
+            weight: w,
+            parts: product.parts,
+            outcome: Outcome::Rows,
+            with: [Binding::Step, Binding::Step, Binding::Step],
+        };
+        if let Some(list) = matrix::dense(dense, 0, maxima, target) {
+            return whole.then_some(list);
+        }
+        product = product.rounded(format, last)?;
     }
     let launch = launch(inputs, product, most, 0, norm, (at.w, w.scalar), Binding::Out);
     whole.then(|| vec![launch])
@@ -164,7 +196,7 @@ pub(super) fn launch(
     w: (usize, Scalar),
     out: Binding,
 ) -> Launch {
-    let [codes, scales] = matrix(w.0, w.1);
+    let [codes, scales] = product::matrix(w.0, w.1);
     Launch {
         block: [product.threads(), 1, 1],
         grid: [product.row_blocks(), most.div_ceil(product.tokens), 1],

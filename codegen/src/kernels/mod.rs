@@ -4,6 +4,7 @@
     feature = "gpu",
     allow(
         clippy::approx_constant,
+        clippy::collapsible_if,
         clippy::manual_div_ceil,
         clippy::manual_is_multiple_of,
         clippy::needless_range_loop,
@@ -27,6 +28,7 @@ pub(crate) mod hc_post;
 pub(crate) mod hc_pre;
 pub(crate) mod index;
 pub(crate) mod matmul;
+pub(crate) mod matrix;
 pub(crate) mod moe_down;
 pub(crate) mod moe_route;
 pub(crate) mod out_post;

@@ -6,9 +6,11 @@
 //! moe_post = (hc_post ?h (moe_down ...) ?gates)
 //! ```
 //! One token per block: a subgroup goes on with the sums of its rows from expert to expert and ends
-//! with the shared one; of `moe_post` its lanes then write one stream each.
+//! with the shared one; of `moe_post` its lanes then write one stream each. Rounded inputs of a long step go to
+//! [matrix units](matrix), routes grouped by expert.
 use super::common::Rows;
-use super::product::{Product, experts, matrix};
+use super::matrix;
+use super::product::{self, Product, experts};
 use crate::{Binding, Case, Kernel, Launch, Target, Text};
 use ds4_ir::cost::Site;
 use ds4_ir::plan::Maxima;
@@ -41,13 +43,13 @@ pub(crate) const MOE_POST: Kernel = Kernel {
             header: "%h: f32[t, 4, 40], %x: f32[t, 2, 256], @w: q2_k[5, 40, 256], %routes: route[t, 2], \
                      %y: f32[t, 64], @v: q8_0[40, 64], %gates: f32[t, 24]",
             node: "moe_post %h, %x, @w, %routes, %y, @v, %gates, fmt=q8_k, y_fmt=q8_0 : f32[t, 4, 40]",
-            steps: &[0..1, 1..4],
+            steps: &[0..1, 1..4, 4..76],
         },
         Case {
             header: "%h: f32[t, 4, 24], %x: f32[t, 3, 128], @w: fp4[5, 24, 128], %routes: route[t, 3], \
                      %y: f32[t, 128], @v: fp8[24, 128], %gates: f32[t, 24]",
             node: "moe_post %h, %x, @w, %routes, %y, @v, %gates, fmt=e4m3x128, y_fmt=e4m3x128 : f32[t, 4, 24]",
-            steps: &[0..1, 1..4],
+            steps: &[0..1, 1..4, 4..76],
         },
     ],
     tolerance: 2e-6,
@@ -69,6 +71,9 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, at: usize) -> Opt
     let (y, v) = (site.value(at + 3), site.weight(at + 4));
     let ([_, n, k], [_, y_k]) = (&w.constants()?[..], &v.constants()?[..]) else { return None };
     let formats = if at == 0 { 5 } else { 7 };
+    if let Some(list) = matrix::moe_down(site, at, formats, maxima, target).filter(|_| x.dims.len() == 3) {
+        return Some(list);
+    }
     let routed = Product::new(w.scalar, *n, x.scalar, *k, 1, target)?.rounded(site.format(formats), *k)?;
     let shared =
         Product::new(v.scalar, *n, y.scalar, *y_k, 1, target)?.rounded(site.format(formats + 1), *y_k)?;
@@ -80,7 +85,7 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target, at: usize) -> Opt
     bindings.extend(experts(at + 1, w.scalar));
     bindings.push(routed.table());
     bindings.push(Binding::Value(at + 3));
-    bindings.extend(matrix(at + 4, v.scalar));
+    bindings.extend(product::matrix(at + 4, v.scalar));
     bindings.push(shared.table());
     bindings.extend(if at == 0 {
         [Binding::Step, Binding::Step]

@@ -3,9 +3,11 @@
 //! ```text
 //! out_post = (hc_post ?h (matmul (round_act ?x ?fmt) ?w) ?gates)
 //! ```
-//! A product as in `matmul`; the lanes of a subgroup then write one stream each.
+//! A product as in `matmul`; the lanes of a subgroup then write one stream each. Rounded inputs of a long step go to
+//! [matrix units](matrix).
 use super::common::Rows;
-use super::product::{Product, matrix};
+use super::matrix::{self, Dense, Given, Outcome};
+use super::product::{self, Norm, Product};
 use crate::{Binding, Case, Kernel, Launch, Target, Text};
 use ds4_ir::cost::Site;
 use ds4_ir::plan::Maxima;
@@ -31,7 +33,12 @@ pub(crate) const KERNEL: Kernel = Kernel {
         Case {
             header: "%h: f32[t, 2, 24], %x: f32[t, 256], @w: q8_0[24, 256], %gates: f32[t, 8]",
             node: "out_post %h, %x, @w, %gates, fmt=q8_0 : f32[t, 2, 24]",
-            steps: &[0..1, 1..4],
+            steps: &[0..1, 1..4, 4..69],
+        },
+        Case {
+            header: "%h: f32[t, 4, 132], %x: f32[t, 192], @w: fp8[132, 192], %gates: f32[t, 24]",
+            node: "out_post %h, %x, @w, %gates, fmt=e4m3x128 : f32[t, 4, 132]",
+            steps: &[0..66],
         },
     ],
     tolerance: 2e-6,
@@ -50,9 +57,22 @@ fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target) -> Option<Vec<Lau
     let streams = h.dims[1].constant().filter(|s| *s <= target.subgroup)?;
     let inputs = Rows::of(&h.dims[..1]);
     let most = inputs.max(maxima);
+    let (format, last) = (site.format(4), x.dims.last()?.constant()?);
+    let dense = Dense {
+        given: Given { inputs, operand: 1, width: last, format, norm: (Norm::None, Binding::Step) },
+        input: x,
+        weights: &[2],
+        weight: w,
+        parts: 1,
+        outcome: Outcome::Mixed { routes: 0, streams },
+        with: [Binding::Value(0), Binding::Value(3), Binding::Step],
+    };
+    if let Some(list) = matrix::dense(dense, 0, maxima, target) {
+        return Some(list);
+    }
     let product = Product::new(w.scalar, n, x.scalar, width, most, target)?;
-    let product = product.rounded(site.format(4), x.dims.last()?.constant()?)?;
-    let [codes, scales] = matrix(2, w.scalar);
+    let product = product.rounded(format, last)?;
+    let [codes, scales] = product::matrix(2, w.scalar);
     Some(vec![Launch {
         block: [product.threads(), 1, 1],
         grid: [product.row_blocks(), most.div_ceil(product.tokens), 1],

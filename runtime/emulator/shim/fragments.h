@@ -1,5 +1,5 @@
-// Matrix fragments of a warp. How elements are spread over lanes is nobody's business in CUDA and
-// rocWMMA: here lane `l` holds the `l`-th equal part of the row-major matrix.
+// Matrix fragments of a warp. How elements are spread over lanes is nobody's business in CUDA: here lane
+// `l` holds the `l`-th equal part of the row-major matrix.
 #pragma once
 #include "simt.h"
 
@@ -92,7 +92,7 @@ SIMT_HIDDEN void multiply(D& d, const A& a, const B& b, const C& c) {
 
 }  // namespace simt
 
-// The names under which CUDA and rocWMMA know all this.
+// The names under which CUDA knows all this.
 #define SIMT_FRAGMENTS(Lanes)                                                                      \
   using matrix_a = simt::Matrix_a;                                                                 \
   using matrix_b = simt::Matrix_b;                                                                 \

@@ -58,7 +58,6 @@ const EMPTY_HEADERS: &[&str] = &[
     "shim/hip/hip/hip_bf16.h",
     "shim/hip/hip/hip_fp16.h",
     "shim/hip/hip/hip_runtime.h",
-    "shim/hip/rocwmma/rocwmma.hpp",
     "shim/metal/metal_simdgroup_matrix",
 ];
 

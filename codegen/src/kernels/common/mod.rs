@@ -22,5 +22,5 @@ pub(crate) use {
     numbers::{bf16_value, e2m1_value, e4m3_value, e8m0_value, f16_value, nearest, number, signed_byte},
     reduce::block_sum,
     stretch::{SECTOR, Stretch},
-    words::{byte_at, bytes, half_at, halves, pairs, quads, singles, words_at},
+    words::{byte_at, bytes, half_at, halves, pairs, quads, singles, view, view_mut, words_at},
 };

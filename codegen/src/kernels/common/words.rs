@@ -2,6 +2,7 @@
 use cubecl::frontend::slice::{SliceExpand, from_raw_parts};
 use cubecl::ir::dialect::general::ReinterpretCastOp;
 use cubecl::ir::pliron::r#type::Typed;
+use cubecl::ir::pliron::value::Value;
 use cubecl::ir::types::{PointerType, RuntimeArrayType};
 use cubecl::prelude::*;
 
@@ -21,6 +22,11 @@ pub(crate) mod view {
         slice: &'a SliceExpand<T>,
     ) -> &'a SliceExpand<U> {
         let list = slice.__extract_list(scope);
+        scope.create_kernel_ref(whole(scope, list))
+    }
+
+    /// A buffer as elements of another type.
+    pub(super) fn whole<U: CubePrimitive>(scope: &Scope, list: Value) -> SliceExpand<U> {
         let PointerType { address_space, .. } =
             *list.get_type(scope.ctx()).deref(scope.ctx()).downcast_ref().expect("a buffer");
         let array = RuntimeArrayType::get(scope.ctx(), U::__expand_as_type(scope)).into();
@@ -28,7 +34,25 @@ pub(crate) mod view {
         let cast = ReinterpretCastOp::new(scope.ctx_mut(), pointer, list);
         let list = scope.register_with_result(&cast);
         let (from, to) = (0usize.into_expand(scope), usize::MAX.into_expand(scope));
-        scope.create_kernel_ref(from_raw_parts(scope, list, from, to))
+        from_raw_parts(scope, list, from, to)
+    }
+}
+
+/// The same to be written.
+pub(crate) fn view_mut<T: CubePrimitive, U: CubePrimitive>(_: &mut [T]) -> &mut [U] {
+    cubecl::unexpanded!()
+}
+
+/// What the macro calls in place of [`view_mut`].
+pub(crate) mod view_mut {
+    use super::*;
+
+    pub(crate) fn expand<'a, T: CubePrimitive, U: CubePrimitive>(
+        scope: &Scope,
+        slice: &'a mut SliceExpand<T>,
+    ) -> &'a mut SliceExpand<U> {
+        let list = slice.__extract_list(scope);
+        scope.create_kernel_ref(view::whole(scope, list))
     }
 }
 

@@ -26,6 +26,7 @@ mod window;
 #[cfg(feature = "gpu")]
 pub(crate) use {
     post::hc_post,
+    round::round_bf16,
     staging::{Tile, norm_factors, stage},
     sum::row_sums,
     window::Window,

@@ -97,8 +97,9 @@ fn round_group(values: &mut Array<f32>, lane: usize, #[comptime] each: usize, #[
     }
 }
 
+/// The nearest bfloat16, ties to even.
 #[cube]
-fn round_bf16(x: f32) -> f32 {
+pub(crate) fn round_bf16(x: f32) -> f32 {
     let bits = u32::reinterpret(x);
     let up = bits + 0x7fffu32 + ((bits >> 16u32) & 1u32);
     let finite = (bits & 0x7fff_ffffu32) <= 0x7f80_0000u32;

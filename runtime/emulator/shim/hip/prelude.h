@@ -1,7 +1,6 @@
 // HIP C++ as the texts use it, for wavefronts of 32 (SIMT_WAVE 32) and of 64 lanes.
 #pragma once
 #include "../threads.h"
-#include "../fragments.h"
 #include "amdgcn.h"
 
 using __hip_bfloat16 = simt::Bfloat;
@@ -31,8 +30,4 @@ inline int __all(int v) {
 }
 inline int __any(int v) {
   return simt::reduce((int)(v != 0), [](int a, int b) { return a | b; });
-}
-
-namespace rocwmma {
-SIMT_FRAGMENTS(SIMT_WAVE)
 }
