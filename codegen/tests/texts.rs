@@ -74,7 +74,8 @@ fn the_text_of_a_block_is_as_reviewed() {
     let func = ds4_ir::parse_funcs(BLOCK).unwrap().remove(0);
     for (_, api) in Api::ALL {
         let target = Target::default_of(api);
-        let joints = block(&func, &func.launches()[0], &MAXIMA, &target).unwrap();
+        let maxima = Maxima { tokens: SHORT, wanted: SHORT, ctx: 256 };
+        let joints = block(&func, &func.launches()[0], &maxima, &target).unwrap();
         let [joint] = &joints[..] else { panic!("one launch: {joints:?}") };
         let text = emit_joint(joint, &target).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(emit_joint(joint, &target), Ok(text.clone()), "{target}: the same every time");
