@@ -92,3 +92,16 @@ fn a_probed_machine_is_one_to_plan_for() {
     let again = ds4_passes::Machine::from_json(&machine.to_json()).unwrap();
     assert_eq!(again, machine);
 }
+
+#[test]
+fn a_context_is_computed_in_one_step_if_it_is_shorter_than_the_largest() {
+    let steps = |ctx| {
+        let request = Request { class: Class::Fast, ctx: Some(ctx), target: CompileTarget::Cpu };
+        let plan =
+            ds4_passes::plan(&module_of(&fixture("flash-bf16"), request).unwrap(), Target::Cpu).unwrap();
+        plan.buckets.iter().map(|b| b.maxima.tokens).collect::<Vec<_>>()
+    };
+    assert_eq!(steps(8), [1, 8]);
+    assert_eq!(steps(128), [1, 8, 64, 128]);
+    assert_eq!(steps(4096), ds4_passes::BUCKETS);
+}

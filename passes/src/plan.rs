@@ -10,7 +10,7 @@ use ds4_ir::plan::{ALIGN, Bucket, FuncPlan, GraphPlan, LaunchList, Maxima, Plan}
 use ds4_ir::{Func, Module, Node, TensorType, Value};
 use std::cmp::Reverse;
 
-/// Largest numbers of tokens in a step, one bucket each.
+/// Largest numbers of tokens in a step, one bucket each; none holds more than the context.
 pub const BUCKETS: [u32; 4] = [1, 8, 64, 512];
 
 /// Why a module has no plan.
@@ -28,14 +28,15 @@ pub enum PlanError {
     },
 }
 
-/// Plans a module for steps of up to each of [`BUCKETS`] tokens that its context allows, and checks
-/// the plan. `target` says what scratch its kernels need.
+/// Plans a module for steps of up to each of [`BUCKETS`] tokens, or its whole context where that is
+/// shorter, and checks the plan. `target` says what scratch its kernels need.
 ///
 /// # Errors
 /// A value that fits no memory.
 pub fn plan(module: &Module, target: Target) -> Result<Plan, PlanError> {
-    let fits = |tokens: &&u32| **tokens == 1 || **tokens <= module.ctx;
-    let buckets = BUCKETS.iter().filter(fits).map(|tokens| bucket(module, target, *tokens));
+    let mut sizes = BUCKETS.map(|tokens| tokens.min(module.ctx.max(1))).to_vec();
+    sizes.dedup();
+    let buckets = sizes.into_iter().map(|tokens| bucket(module, target, tokens));
     let buckets = buckets.collect::<Result<_, _>>()?;
     let plan = Plan { launches: module.funcs.iter().map(launches).collect(), buckets };
     if let Err(why) = plan.check(module) {

@@ -5,6 +5,7 @@
 use super::cells::Cells;
 use super::frame::SharedFrame;
 use super::grouping::Grouping;
+use super::input::whole_blocks;
 use super::input::{Columns, Factor, Input, Layout, block_rows, extents, format, rows_max, value, weight};
 use super::linear::{GateUp, identity, pair_bytes};
 use super::op::{OpKernel, Site};
@@ -279,7 +280,7 @@ impl MoeDown {
 
 /// The most rows of a block for so many columns.
 fn block_max_of(columns: usize, granule: usize) -> usize {
-    (GATHER_BYTES / 4 / columns.max(1)).clamp(1, 1 << 10).next_multiple_of(granule)
+    whole_blocks((GATHER_BYTES / 4 / columns.max(1)).clamp(1, 1 << 10)).next_multiple_of(granule)
 }
 
 impl OpKernel for MoeDown {

@@ -277,8 +277,12 @@ const BLOCK_UNIT: usize = 16;
 pub(super) fn block_rows(rows: usize, bytes: usize, granule: usize, threads: usize) -> usize {
     let by_threads = if threads == 1 { rows } else { rows.div_ceil(threads * TASKS_PER_THREAD) };
     let block = (TASK_BYTES / bytes.max(1)).min(by_threads).max(1);
-    let block = if block >= BLOCK_UNIT { block - block % BLOCK_UNIT } else { block };
-    block.next_multiple_of(granule)
+    whole_blocks(block).next_multiple_of(granule)
+}
+
+/// So many rows or a little fewer, of which kernels leave no part of what they take at once unused.
+pub(super) fn whole_blocks(rows: usize) -> usize {
+    if rows >= BLOCK_UNIT { rows - rows % BLOCK_UNIT } else { rows }
 }
 
 /// The most that [`block_rows`] answers.

@@ -4,15 +4,18 @@
 //! works on the present ones. With many columns it decodes a tile of weight rows once.
 #![allow(clippy::needless_range_loop, reason = "several arrays of vectors go side by side")]
 
-mod blocks256;
 mod blocks32;
 mod decoded;
-mod unit;
+mod iq2_xxs;
+mod q2_k;
+mod q4_k;
 
 use super::{Isa, ProductKernel, isas};
+use std::arch::asm;
 use std::arch::x86_64::*;
 
-pub(super) static KERNELS: &[&[ProductKernel]] = &[blocks32::KERNELS, blocks256::KERNELS, decoded::KERNELS];
+pub(super) static KERNELS: &[&[ProductKernel]] =
+    &[blocks32::KERNELS, iq2_xxs::KERNELS, q2_k::KERNELS, q4_k::KERNELS, decoded::KERNELS];
 
 /// Panics on a machine without the instruction set: what makes a call of a kernel sound.
 fn check_machine() {
@@ -56,16 +59,39 @@ fn transposed(v: [__m512i; 8]) -> [__m512i; 8] {
     ]
 }
 
-/// Eight vectors of sixteen integers to the sums of their halves: those of the lower halves first.
+/// Four vectors of sixteen integers: each 128 bits are sums of four integers of each vector.
 #[inline]
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
-fn sums_of_8_wide(v: [__m512i; 8]) -> __m512i {
+fn sums_of_4_wide(v: [__m512i; 4]) -> __m512i {
     let add32 = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    let add64 = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-    let low = add64(add32(v[0], v[1]), add32(v[2], v[3]));
-    let high = add64(add32(v[4], v[5]), add32(v[6], v[7]));
+    let (low, high) = (add32(v[0], v[1]), add32(v[2], v[3]));
+    _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high))
+}
+
+/// Of two results of [`sums_of_4_wide`] the sums of the halves of the eight vectors.
+#[inline]
+#[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
+fn joined(low: __m512i, high: __m512i) -> __m512i {
     let first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
     let second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
     let join = |at| _mm512_permutex2var_epi64(low, at, high);
     _mm512_add_epi32(join(first), join(second))
+}
+
+/// The vector, computed before anything that follows in the code: work of several rows at once does not
+/// fit the registers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn settled(mut v: __m512i) -> __m512i {
+    // SAFETY: no instruction.
+    unsafe { asm!("/* {0} */", inout(zmm_reg) v, options(nomem, nostack, preserves_flags)) };
+    v
+}
+
+/// The number, of which the compiler knows nothing.
+#[inline(always)]
+fn opaque(mut n: usize) -> usize {
+    // SAFETY: no instruction.
+    unsafe { asm!("/* {0} */", inout(reg) n, options(pure, nomem, nostack, preserves_flags)) };
+    n
 }

@@ -39,7 +39,7 @@ fn compare(k: &ProductKernel, rows: usize, width: usize, flavour: Flavour, noise
         return false;
     }
     let w = Weight::new(k.weight, rows, width, flavour, noise);
-    for n in [1, 2, 3, 5, 8, 13, 19, 33] {
+    for n in [1, 2, 3, 4, 5, 8, 12, 13, 19, 33] {
         let x = Inputs::new(k.input, n, width, flavour, noise);
         let columns = scattered(n);
         let expected = run(cases::twin(k.weight, k.input), &w, &x, &columns, rows);
