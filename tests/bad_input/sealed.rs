@@ -3,6 +3,7 @@
 use crate::common::{artifact, fixture};
 use ds4_ir::Class;
 use ds4_runtime::Artifact;
+use ds4_runtime::artifact::VERSION;
 use std::path::Path;
 
 /// Magic, version and number of sections.
@@ -68,7 +69,7 @@ impl Sealed {
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut file = b"DS4ART\r\n".to_vec();
-        file.extend(1u32.to_le_bytes());
+        file.extend(VERSION.to_le_bytes());
         file.extend((self.0.len() as u32).to_le_bytes());
         let mut at = START + self.0.len() * ENTRY + 32;
         let mut body: Vec<u8> = Vec::new();

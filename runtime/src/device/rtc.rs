@@ -87,7 +87,13 @@ pub(super) fn cuda(emulator: Option<&Library>, source: &str, arch: &str) -> Resu
         options.push("--ptxas-options=-v".to_string());
         options.extend(include_folders().iter().map(|p| format!("--include-path={}", p.display())));
     }
-    compiler.run("NVRTC", source, &options)
+    compiler.run("NVRTC", source, &options).map_err(|error| match error {
+        Error::Device(why) if why.contains("cannot open source file") => Error::Device(format!(
+            "{why}\nheaders: expected those of a CUDA toolkit, or of the Python wheels nvidia-cuda-runtime, \
+             nvidia-cuda-crt and nvidia-cuda-cccl"
+        )),
+        other => other,
+    })
 }
 
 /// As [`compile_hip`], with the compiler in `emulator` if there is one.
