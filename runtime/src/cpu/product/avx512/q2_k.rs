@@ -31,8 +31,6 @@ pub(super) static KERNELS: &[ProductKernel] = &[ProductKernel {
 
 /// Rows of a tile.
 const TILE: usize = 16;
-/// Most columns that are multiplied side by side while codes become weights.
-const FEW: usize = 6;
 /// Bytes of a stored block.
 const BLOCK: usize = 84;
 /// Vectors of a tile's block: four codes of each row, two minimums of each row.
