@@ -1,7 +1,7 @@
 //! The kernels of an artifact: for every node of a planned module, its launches and their texts.
 use anyhow::{Result, bail};
 use ds4_codegen::emit::emit_joint;
-use ds4_codegen::{Api, Constant, Joint, Target, block};
+use ds4_codegen::{Api, Constant, Joint, Target, block, member_scratch_bytes};
 use ds4_ir::plan::Plan;
 use ds4_ir::{Func, Module, Value};
 use ds4_runtime::artifact::{self, Binding, Buffer, KernelLaunch, KernelText, Kernels};
@@ -68,10 +68,11 @@ fn list(module: &Module, plan: &Plan, target: Target) -> Result<Listed> {
                     let (name, tokens) = (func.name(members[0]), bucket.maxima.tokens);
                     format!("@{} %{name}, steps of up to {tokens} tokens", func.name)
                 };
-                for (member, needed) in scratch_of(&joints) {
-                    let planned = bucket.funcs[f].scratch[members[member].index()].map_or(0, |(_, n)| n);
+                for (member, v) in members.iter().enumerate() {
+                    let needed = member_scratch_bytes(&joints, member);
+                    let planned = bucket.funcs[f].scratch[v.index()].map_or(0, |(_, bytes)| bytes);
                     if needed > planned {
-                        let (place, name) = (place(), func.name(members[member]));
+                        let (place, name) = (place(), func.name(*v));
                         bail!("{place}: %{name}: expected {needed} bytes of planned scratch, got {planned}");
                     }
                 }
@@ -86,18 +87,6 @@ fn list(module: &Module, plan: &Plan, target: Target) -> Result<Listed> {
         bail!("{target} has no kernel for:\n  {}", list.join("\n  "));
     }
     Ok(Listed { table, launches: all })
-}
-
-/// The members that need scratch, with the bytes they need.
-fn scratch_of(joints: &[Joint]) -> BTreeMap<usize, u64> {
-    let mut needed = BTreeMap::new();
-    for (member, binding) in joints.iter().flat_map(|j| &j.bindings) {
-        if let ds4_codegen::Binding::Scratch { offset, bytes } = binding {
-            let end: &mut u64 = needed.entry(*member).or_default();
-            *end = (*end).max(offset + bytes);
-        }
-    }
-    needed
 }
 
 /// The node with the types of its operands, as a reader of the message needs it.

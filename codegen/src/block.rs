@@ -77,6 +77,13 @@ impl Part {
     }
 }
 
+/// Bytes that the launches of a block need of the scratch memory of a member.
+pub fn member_scratch_bytes(joints: &[Joint], member: usize) -> u64 {
+    let bindings = joints.iter().flat_map(|joint| &joint.bindings);
+    let own = bindings.filter(|(owner, _)| *owner == member);
+    own.map(|(_, binding)| binding.scratch_end()).max().unwrap_or(0)
+}
+
 /// What runs a launch of a function in a bucket, in order: a node alone, or a block of them.
 ///
 /// # Errors

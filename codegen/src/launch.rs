@@ -38,6 +38,16 @@ pub enum Binding {
     },
 }
 
+impl Binding {
+    /// Where the binding ends in the scratch memory of its node; 0 of others.
+    pub(crate) fn scratch_end(&self) -> u64 {
+        match self {
+            Binding::Scratch { offset, bytes } => offset + bytes,
+            _ => 0,
+        }
+    }
+}
+
 /// Bytes that kernels read and no model holds.
 pub struct Constant {
     /// Unique among constants.

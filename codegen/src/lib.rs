@@ -20,7 +20,7 @@ mod registry;
 pub mod step;
 mod target;
 
-pub use block::{Joint, Part, block};
+pub use block::{Joint, Part, block, member_scratch_bytes};
 pub use launch::{Binding, Case, Constant, Kernel, Launch, Text};
 pub use registry::{KERNELS, kernel, launches, scratch_bytes};
 pub use target::{Api, Target};

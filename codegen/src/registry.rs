@@ -74,11 +74,7 @@ pub fn launches(site: &Site<'_>, maxima: &Maxima, target: &Target) -> Option<Vec
 
 /// Bytes that a node's launches need beside operands and result.
 pub fn scratch_bytes(launches: &[Launch]) -> u64 {
-    let end = |binding: &Binding| match binding {
-        Binding::Scratch { offset, bytes } => offset + bytes,
-        _ => 0,
-    };
-    launches.iter().flat_map(|l| &l.bindings).map(end).max().unwrap_or(0)
+    launches.iter().flat_map(|l| &l.bindings).map(Binding::scratch_end).max().unwrap_or(0)
 }
 
 impl Kernels for Target {

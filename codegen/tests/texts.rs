@@ -21,12 +21,18 @@ fn launches_of(case: &Case, tokens: u32, target: &Target) -> Vec<Launch> {
         .unwrap_or_else(|| panic!("{target} has no kernel for {}", case.node))
 }
 
-#[test]
-fn texts_are_as_reviewed() {
+/// Snapshots lie in `texts/` under their own names.
+fn settings() -> insta::Settings {
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
     settings.set_snapshot_path("texts");
     settings.set_omit_expression(true);
+    settings
+}
+
+#[test]
+fn texts_are_as_reviewed() {
+    let mut settings = settings();
     let mut check = |of: &str, launch: &Launch, target: &Target| {
         let text = emit(launch, target).unwrap_or_else(|e| panic!("{e}"));
         settings.set_description(launch.key());
@@ -67,10 +73,7 @@ const BLOCK: &str =
 
 #[test]
 fn the_text_of_a_block_is_as_reviewed() {
-    let mut settings = insta::Settings::clone_current();
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_snapshot_path("texts");
-    settings.set_omit_expression(true);
+    let mut settings = settings();
     let func = ds4_ir::parse_funcs(BLOCK).unwrap().remove(0);
     for (_, api) in Api::ALL {
         let target = Target::default_of(api);

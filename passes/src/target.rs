@@ -60,7 +60,7 @@ impl Target {
 
     /// Launches of a block of nodes or of a node alone, `None` where the target has no kernel for a member. The
     /// CPU runs a block as one.
-    pub(crate) fn block(self, func: &Func, members: &[Value], maxima: &Maxima) -> Option<u64> {
+    pub fn block(self, func: &Func, members: &[Value], maxima: &Maxima) -> Option<u64> {
         let Target::Gpu(kernels) = self else {
             let one = |v: &Value| {
                 let op = func.node(*v).expect("launches are nodes").op;

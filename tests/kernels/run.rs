@@ -1,7 +1,7 @@
 //! Runs one case on the emulated device and in the interpreter, and compares.
 use crate::inputs::{Bytes, Random, Setting};
 use ds4_codegen::emit::{KernelText, emit_joint};
-use ds4_codegen::{Binding, Case, Joint, Kernel, Target, block, step};
+use ds4_codegen::{Binding, Case, Joint, Kernel, Target, block, member_scratch_bytes, step};
 use ds4_ir::plan::Maxima;
 use ds4_ir::view::{Data, DataMut, Frame, Operand, Out, Route, State, StateMut, Tensor, WeightView};
 use ds4_ir::{
@@ -142,7 +142,7 @@ impl Bench {
                 Some(i) => upload("state", step.values[i].as_ref().expect("a state"), 0)?,
                 None => memory("result", step.out_bytes())?,
             });
-            scratch.push(memory("scratch", scratch_bytes(&joints, member).max(1))?);
+            scratch.push(memory("scratch", member_scratch_bytes(&joints, member).max(1))?);
         }
         let numbers: Bytes = step::values(&bind).iter().flat_map(|n| n.to_le_bytes()).collect();
         for joint in &joints {
@@ -208,15 +208,6 @@ impl Bench {
 struct Known {
     values: BTreeMap<Value, Bytes>,
     weights: BTreeMap<Weight, Vec<(Bytes, Bytes)>>,
-}
-
-/// Bytes of scratch of a member.
-fn scratch_bytes(joints: &[Joint], member: usize) -> u64 {
-    let end = |(owner, binding): &(usize, Binding)| match binding {
-        Binding::Scratch { offset, bytes } if *owner == member => offset + bytes,
-        _ => 0,
-    };
-    joints.iter().flat_map(|joint| &joint.bindings).map(end).max().unwrap_or(0)
 }
 
 fn value(setting: &Setting<'_>, random: &mut Random, func: &Func, v: Value, ctx: u32) -> Bytes {

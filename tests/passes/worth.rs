@@ -39,14 +39,11 @@ impl Kernels for Without {
     }
 
     fn block(&self, func: &Func, members: &[Value], maxima: &Maxima) -> Option<u64> {
-        let known = match self.target {
-            Target::Gpu(kernels) => kernels.block(func, members, maxima),
-            Target::Cpu => None,
-        };
         let one = |v: &Value| {
             let op = func.node(*v).expect("launches are nodes").op;
             self.needs(&Site { op, args: &args_of(func, *v), ty: func.ty(*v) }, maxima).map(|n| n.launches)
         };
+        let known = self.target.block(func, members, maxima);
         known.or_else(|| members.iter().map(one).max().flatten())
     }
 }

@@ -5,8 +5,9 @@
 use super::cells::Cells;
 use super::frame::SharedFrame;
 use super::grouping::Grouping;
-use super::input::whole_blocks;
-use super::input::{Columns, Factor, Input, Layout, block_rows, extents, format, rows_max, value, weight};
+use super::input::{
+    Columns, Factor, Input, Layout, block_rows, extents, format, rows_max, value, weight, whole_blocks,
+};
 use super::linear::{GateUp, identity, pair_bytes};
 use super::op::{OpKernel, Site};
 use super::product::{Column, Job};

@@ -88,10 +88,7 @@ fn routed(
 
 /// Where scratch behind a part of it begins.
 fn end(part: &Binding) -> u64 {
-    match part {
-        Binding::Scratch { offset, bytes } => (offset + bytes).next_multiple_of(ALIGN),
-        _ => unreachable!("parts of scratch"),
-    }
+    part.scratch_end().next_multiple_of(ALIGN)
 }
 
 /// `moe_up` on matrix units; `None` if it is not for them.

@@ -17,6 +17,28 @@ use std::arch::x86_64::*;
 pub(super) static KERNELS: &[&[ProductKernel]] =
     &[blocks32::KERNELS, iq2_xxs::KERNELS, q2_k::KERNELS, q4_k::KERNELS, decoded::KERNELS];
 
+/// Where the parts of a prepared row of `q8_k` lie for kernels of single blocks:
+///
+/// ```text
+/// codes   i8, 256 per block          each part starts at a multiple of 64 bytes
+/// scales  f32 per block
+/// sums    i16, 16 places per block
+/// ```
+#[derive(Clone, Copy)]
+struct Parts {
+    blocks: usize,
+    scales: usize,
+    sums: usize,
+    bytes: usize,
+}
+
+const fn parts(width: usize) -> Parts {
+    let blocks = width.div_ceil(256);
+    let scales = 256 * blocks;
+    let sums = scales + (4 * blocks).next_multiple_of(64);
+    Parts { blocks, scales, sums, bytes: (sums + 32 * blocks).next_multiple_of(64) }
+}
+
 /// Panics on a machine without the instruction set: what makes a call of a kernel sound.
 fn check_machine() {
     assert!(isas().contains(&Isa::Avx512), "this machine lacks AVX-512 with VNNI, VBMI and GFNI");

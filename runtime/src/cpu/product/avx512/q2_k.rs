@@ -6,7 +6,7 @@
 use super::super::bytes::{carve, carved, view_mut};
 use super::super::prepared::q8_k;
 use super::super::{Isa, Job, Packing, ProductKernel};
-use super::check_machine;
+use super::{Parts, check_machine, parts};
 use ds4_ir::Scalar;
 use std::arch::x86_64::*;
 use std::hint::black_box;
@@ -37,28 +37,7 @@ const BLOCK: usize = 84;
 const WEIGHTS: usize = 64;
 const MINS: usize = 8;
 
-/// Where the parts of a prepared row lie:
-///
-/// ```text
-/// codes   i8, 256 per block in their order          each part starts at a multiple of 64 bytes
-/// scales  f32 per block
-/// sums    i16 per 16 codes, 16 per block, of each four in the order 0 2 1 3
-/// ```
-#[derive(Clone, Copy)]
-struct Parts {
-    blocks: usize,
-    scales: usize,
-    sums: usize,
-    bytes: usize,
-}
-
-const fn parts(width: usize) -> Parts {
-    let blocks = width.div_ceil(256);
-    let scales = 256 * blocks;
-    let sums = scales + (4 * blocks).next_multiple_of(64);
-    Parts { blocks, scales, sums, bytes: (sums + 32 * blocks).next_multiple_of(64) }
-}
-
+/// Codes lie in their order; a sum is of 16 codes, of each four in the order 0 2 1 3.
 fn prepare(row: &[u8], width: usize, out: &mut [u8]) {
     let parts = parts(width);
     let (codes, rest) = out[..parts.bytes].split_at_mut(parts.scales);

@@ -5,7 +5,7 @@
 use super::super::bytes::{carve, carved, view_mut};
 use super::super::prepared::q8_k;
 use super::super::{Column, Isa, Job, Packing, ProductKernel};
-use super::{check_machine, joined, settled, sums_of_4_wide, sums_of_8};
+use super::{Parts, check_machine, joined, parts, settled, sums_of_4_wide, sums_of_8};
 use ds4_ir::Scalar;
 use std::arch::x86_64::*;
 use std::mem::{MaybeUninit, transmute};
@@ -37,28 +37,7 @@ const FEW_MAX: usize = 8 * FEW;
 /// Bytes of a stored block.
 const BLOCK: usize = 144;
 
-/// Where the parts of a prepared row lie:
-///
-/// ```text
-/// codes   i8, 256 per block in the order of the block's vectors     each part starts at a
-/// scales  f32 per block                                             multiple of 64 bytes
-/// sums    i16 per 32 codes, 32 bytes per block
-/// ```
-#[derive(Clone, Copy)]
-struct Parts {
-    blocks: usize,
-    scales: usize,
-    sums: usize,
-    bytes: usize,
-}
-
-const fn parts(width: usize) -> Parts {
-    let blocks = width.div_ceil(256);
-    let scales = 256 * blocks;
-    let sums = scales + (4 * blocks).next_multiple_of(64);
-    Parts { blocks, scales, sums, bytes: (sums + 32 * blocks).next_multiple_of(64) }
-}
-
+/// Codes lie in the order of the block's vectors; a sum is of 32 codes, half of the places stay empty.
 fn prepare(row: &[u8], width: usize, out: &mut [u8]) {
     let parts = parts(width);
     let out = &mut out[..parts.bytes];
