@@ -5,21 +5,27 @@
 use super::super::bytes::{carve, carved};
 use super::super::prepared::{self, parts};
 use super::super::{Column, Isa, Job, Packing, ProductKernel};
-use super::{check_machine, sums_of_8, transposed};
+use super::{check_machine, stream32, sums_of_8, transposed};
 use ds4_ir::Scalar;
 use ds4_ir::view::Matrix;
 use std::arch::x86_64::*;
 
-pub(super) static KERNELS: &[ProductKernel] =
-    &[kernel::<Q8_0>(Scalar::Q8_0), kernel::<MXFP4>(Scalar::Mxfp4), kernel::<FP4>(Scalar::Fp4)];
+pub(super) static KERNELS: &[ProductKernel] = &[
+    kernel::<Q8_0, 2>("blocks32", Scalar::Q8_0),
+    // Which is faster for a single column differs from machine to machine; tuning finds out.
+    kernel::<Q8_0, 1>("stream32", Scalar::Q8_0),
+    kernel::<MXFP4, 2>("blocks32", Scalar::Mxfp4),
+    kernel::<FP4, 2>("blocks32", Scalar::Fp4),
+];
 
 const Q8_0: u8 = 0;
 const MXFP4: u8 = 1;
 const FP4: u8 = 2;
 
-const fn kernel<const F: u8>(weight: Scalar) -> ProductKernel {
+/// `STREAM`: fewest columns of `q8_0` for which rows are read as streams.
+const fn kernel<const F: u8, const STREAM: usize>(name: &'static str, weight: Scalar) -> ProductKernel {
     ProductKernel {
-        name: "blocks32",
+        name,
         weight,
         packing: Packing::Stored,
         input: Scalar::Q8_0,
@@ -31,7 +37,7 @@ const fn kernel<const F: u8>(weight: Scalar) -> ProductKernel {
         run: |job, scratch| {
             check_machine();
             // SAFETY: the machine has the instructions.
-            unsafe { run::<F>(job, scratch) }
+            unsafe { run::<F, STREAM>(job, scratch) }
         },
     }
 }
@@ -47,17 +53,24 @@ const CHUNK: usize = 32;
 /// Fewest columns for which a tile is decoded.
 const MANY: usize = 4;
 
-fn scratch_bytes(_width: usize, columns: usize) -> usize {
+fn scratch_bytes(width: usize, columns: usize) -> usize {
     if columns < MANY {
-        return 0;
+        return stream32::scratch_bytes(width, columns);
     }
     carved::<u8>(CHUNK * 32 * TILE) + carved::<f32>(CHUNK * TILE) + carved::<f32>(columns * TILE)
 }
 
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
-fn run<const F: u8>(job: &Job<'_>, scratch: &mut [u8]) {
+fn run<const F: u8, const STREAM: usize>(job: &Job<'_>, scratch: &mut [u8]) {
     if job.columns.len() >= MANY {
         return many::<F>(job, scratch);
+    }
+    if F == Q8_0 && job.columns.len() >= STREAM && stream32::takes(job.m.width) {
+        return match job.columns.len() {
+            1 => stream32::run::<1>(job, job.columns, scratch),
+            2 => stream32::run::<2>(job, job.columns, scratch),
+            _ => stream32::run::<3>(job, job.columns, scratch),
+        };
     }
     for from in job.rows.clone().step_by(8) {
         for column in job.columns {

@@ -31,7 +31,7 @@ pub(super) static KERNELS: &[ProductKernel] = &[ProductKernel {
 /// Rows that are multiplied side by side.
 const ROWS: usize = 8;
 /// Most columns that are multiplied side by side: sums of all rows and columns lie in registers.
-const FEW: usize = 4;
+const FEW: usize = 5;
 /// Rows whose sums lie in registers.
 const HALF: usize = ROWS / 2;
 /// Bytes of a stored block, and of a unit.
@@ -132,9 +132,11 @@ fn run(job: &Job<'_>, mut scratch: &mut [u8]) {
                         (1, _) => at.step::<1, true>(now, then, &next, first, scales, sums),
                         (2, 0) => at.step::<2, true>(now, then, &next, first, scales, sums),
                         (3, 0) => at.step::<3, true>(now, then, &next, first, scales, sums),
+                        (4, 0) => at.step::<4, true>(now, then, &next, first, scales, sums),
                         (_, 0) => at.step::<FEW, true>(now, then, &next, first, scales, sums),
                         (2, _) => at.step::<2, false>(now, then, &next, first, scales, sums),
                         (3, _) => at.step::<3, false>(now, then, &next, first, scales, sums),
+                        (4, _) => at.step::<4, false>(now, then, &next, first, scales, sums),
                         _ => at.step::<FEW, false>(now, then, &next, first, scales, sums),
                     }
                 }

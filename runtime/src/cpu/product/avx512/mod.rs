@@ -9,6 +9,7 @@ mod decoded;
 mod iq2_xxs;
 mod q2_k;
 mod q4_k;
+mod stream32;
 
 use super::{Isa, ProductKernel, isas};
 use std::arch::asm;

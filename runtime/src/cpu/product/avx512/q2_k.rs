@@ -140,6 +140,10 @@ fn run(job: &Job<'_>, mut scratch: &mut [u8]) {
                 2 => _ = block.few::<2>(quarter, at, 0, sums),
                 3 => _ = block.few::<3>(quarter, at, 0, sums),
                 4 => _ = block.few::<4>(quarter, at, 0, sums),
+                5 => _ = block.few::<5>(quarter, at, 0, sums),
+                6 => _ = block.few::<6>(quarter, at, 0, sums),
+                7 => _ = block.few::<7>(quarter, at, 0, sums),
+                // From here on decoding into memory pays.
                 _ => block.many(at, sums),
             }
         }

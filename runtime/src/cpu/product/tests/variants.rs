@@ -6,7 +6,7 @@ fn widths(k: &ProductKernel) -> &'static [usize] {
     match (k.weight, k.input) {
         (Scalar::Q4K | Scalar::Q2K | Scalar::Iq2Xxs, Scalar::Q8K) => &[256, 512, 768, 1280, 2048, 4096, 300],
         (Scalar::Q8_0 | Scalar::Mxfp4 | Scalar::Fp4, Scalar::Q8_0) => {
-            &[32, 64, 96, 224, 256, 544, 1024, 2080, 40]
+            &[32, 64, 96, 224, 256, 544, 1024, 2080, 40, 512, 1536, 8704]
         }
         (Scalar::F32 | Scalar::F16 | Scalar::Bf16 | Scalar::Fp8, Scalar::F32) => {
             &[8, 16, 24, 64, 136, 256, 520, 1032, 2056, 7, 13, 300]
