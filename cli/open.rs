@@ -141,14 +141,15 @@ pub fn open(model: Option<&Path>, wish: &Wish) -> Result<Opened> {
         return given(&path, wish);
     }
     let (target, why) = wish.device.choose()?;
+    let request = Request { class: wish.class.unwrap_or(CLASS_DEFAULT), ctx: wish.ctx, target };
+    let folder = cache()?.join("artifacts");
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let (key, program) = (key(&path, request)?, program()?);
+    let cached = folder.join(format!("{key}-{program}.ds4"));
     // A build that knows no GPUs has nothing to choose.
     if wish.device.asked().is_none() && cfg!(feature = "gpu") {
         eprintln!("target {target} ({why})");
     }
-    let request = Request { class: wish.class.unwrap_or(CLASS_DEFAULT), ctx: wish.ctx, target };
-    let folder = cache()?.join("artifacts");
-    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let cached = folder.join(format!("{}.ds4", key(&path, request)?));
     // A cached artifact that cannot be read is made again: it holds nothing that is not in the model.
     if let Ok(artifact) = Artifact::read(&cached) {
         return Ok(Opened { artifact, folder, is_demo, device: wish.device.clone() });
@@ -156,6 +157,7 @@ pub fn open(model: Option<&Path>, wish: &Wish) -> Result<Opened> {
     let spinner = progress::spinner(&format!("compiling {}", path.display()));
     let artifact = compile(&path, &folder, request)?;
     artifact.write(&cached)?;
+    forget_others(&folder, &key, &cached);
     spinner.finish_and_clear();
     Ok(Opened { artifact, folder, is_demo, device: wish.device.clone() })
 }
@@ -174,7 +176,7 @@ fn given(path: &Path, wish: &Wish) -> Result<Opened> {
     Ok(Opened { artifact, folder, is_demo: false, device: wish.device.clone() })
 }
 
-/// What a cached artifact depends on: the program, the model's files as they are, the request.
+/// What a cached artifact depends on besides the program: the model's files as they are, the request.
 fn key(model: &Path, request: Request) -> Result<String> {
     let absolute = model.canonicalize().with_context(|| model.display().to_string())?;
     let mut files = vec![absolute.clone()];
@@ -184,10 +186,28 @@ fn key(model: &Path, request: Request) -> Result<String> {
         files.sort();
     }
     let mut hasher = blake3::Hasher::new();
-    let program = (env!("CARGO_PKG_VERSION"), artifact::VERSION);
-    hasher.update(format!("{program:?} {request:?}\n").as_bytes());
+    hasher.update(format!("{request:?}\n").as_bytes());
     for file in files {
         hasher.update(format!("{} {:?}\n", file.display(), mark(&file)?).as_bytes());
     }
     Ok(hasher.finalize().to_hex()[..32].to_string())
+}
+
+/// Tells builds of this program apart: those of one version may still plan in different ways.
+fn program() -> Result<String> {
+    let file = std::env::current_exe().context("the file of this program")?;
+    let build = format!("{} {} {:?}", env!("CARGO_PKG_VERSION"), artifact::VERSION, mark(&file)?);
+    Ok(blake3::hash(build.as_bytes()).to_hex()[..8].to_string())
+}
+
+/// Removes what other builds of this program made of the same request.
+fn forget_others(folder: &Path, key: &str, kept: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let same = |name: &str| name.starts_with(key) && name.ends_with(".ds4");
+    for path in entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p != kept) {
+        if path.file_name().is_some_and(|name| same(&name.to_string_lossy())) {
+            // One that cannot be removed costs room, no more: its name keeps it apart.
+            drop(std::fs::remove_file(path));
+        }
+    }
 }

@@ -4,15 +4,15 @@
 //!
 //! `cargo bench -p ds4-runtime --bench store`; words behind `--` choose parts: `rates`, `many`. `TMPDIR`
 //! chooses the disk. Prints tables. What decoding notices of a save is another bench: `cargo bench --bench beside`.
+mod altered;
 mod flash;
-mod unsynced;
 
+use altered::Altered;
 use ds4_ir::{Scalar, StateKind, StateType};
 use ds4_runtime::store::{Boundary, Disk, How, Layout, Options, RealDisk, StateRows, Store};
 use flash::{LOGITS, Rows, median, noise, seconds};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use unsynced::Unsynced;
 
 /// Length of the session.
 const TOKENS: usize = 65_536;
@@ -92,7 +92,7 @@ fn rates(folder: &Path) {
     // As a session grows: a piece for each step of its prompt.
     let at = folder.join("grown");
     let steps: Vec<usize> = (STEP..=TOKENS).step_by(STEP).collect();
-    save(&open(Unsynced { but: None }, &at), &layout, &tokens(ROUNDS), &steps, &rows);
+    save(&open(Altered::unsynced(|_| false), &at), &layout, &tokens(ROUNDS), &steps, &rows);
     let store_grown = open(RealDisk, &at);
     let nodes = store_grown.list().expect("a store");
     let last = nodes.iter().find(|n| n.end == TOKENS as u64).expect("saved last");
@@ -218,7 +218,7 @@ fn look_ups(folder: &Path) {
         // All sessions share a system prompt of 1,024 tokens.
         (0..1024).chain((0..512).map(|t| t + 100_000 + session * 512)).collect()
     };
-    let quick = || open(Unsynced { but: None }, &folder);
+    let quick = || open(Altered::unsynced(|_| false), &folder);
     println!(
         "| sessions | open | look-up | restore of 1,536 tokens | of the shared 1,024, with the reason | first save of a process |\n|---|---|---|---|---|---|"
     );

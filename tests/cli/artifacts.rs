@@ -113,11 +113,21 @@ fn a_cached_artifact_follows_its_model() {
         std::fs::read(lab.path("out")).unwrap()
     };
     let before = logits();
-    let cached: Vec<_> = std::fs::read_dir(lab.path("cache/ds4/artifacts")).unwrap().collect();
-    assert_eq!(cached.len(), 1);
+    let cached = || -> Vec<_> {
+        let entries = std::fs::read_dir(lab.path("cache/ds4/artifacts")).unwrap();
+        entries.map(|e| e.unwrap().path()).collect()
+    };
+    let own = cached();
+    assert_eq!(own.len(), 1);
     // What is damaged in the cache is made again.
-    std::fs::write(cached[0].as_ref().unwrap().path(), "garbage").unwrap();
+    std::fs::write(&own[0], "garbage").unwrap();
     assert!(logits() == before);
+    // What another build of the program made is neither used nor kept.
+    let name = own[0].file_name().unwrap().to_str().unwrap();
+    let (request, _) = name.split_once('-').unwrap();
+    std::fs::rename(&own[0], own[0].with_file_name(format!("{request}-00000000.ds4"))).unwrap();
+    assert!(logits() == before);
+    assert_eq!(cached(), own);
     let path = model.join("config.json");
     let config = std::fs::read_to_string(&path).unwrap();
     let changed = config.replace("\"routed_scaling_factor\": 1.5", "\"routed_scaling_factor\": 2.5");

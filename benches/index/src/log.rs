@@ -1,5 +1,5 @@
 //! The store's own index. Files behind it are written, not synced: only the index waits for the disk.
-use crate::unsynced::Unsynced;
+use crate::altered::Altered;
 use crate::{Index, LONG, SHARED, STEP, layout, text};
 use ds4_runtime::store::{Boundary, Node, Options, StateRows, Store};
 use std::ops::Range;
@@ -17,14 +17,15 @@ impl StateRows for Nothing {
     fn write(&mut self, _: usize, _: Range<u64>, _: &[u8]) {}
 }
 
-fn open(folder: &Path, but: Option<&'static str>) -> Log {
+fn open(folder: &Path, syncs: fn(&Path) -> bool) -> Log {
     let options = Options { budget: u64::MAX / 2, ..Options::default() };
-    Log(Store::open(Arc::new(Unsynced { but }), &folder.join("kv"), options).expect("a folder of ours"))
+    Log(Store::open(Arc::new(Altered::unsynced(syncs)), &folder.join("kv"), options)
+        .expect("a folder of ours"))
 }
 
 impl Index for Log {
     fn open(folder: &Path) -> Log {
-        open(folder, Some("index"))
+        open(folder, |path| path.ends_with("index"))
     }
 
     fn find(&self, tokens: &[u32]) -> u64 {
@@ -40,7 +41,7 @@ impl Index for Log {
 
 /// An index of so many sessions, and the boundaries in it.
 pub fn lay_down(folder: &Path, sessions: u32) -> Vec<Node> {
-    let log = open(folder, None);
+    let log = open(folder, |_| false);
     log.put(&text(0)[..SHARED]);
     for session in 0..sessions {
         let tokens = text(session);

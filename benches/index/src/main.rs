@@ -3,12 +3,12 @@
 //!
 //! `cargo run --release --manifest-path benches/index/Cargo.toml --target-dir target/index`; `TMPDIR` chooses
 //! the disk. Prints a table.
+#[path = "../../../runtime/benches/altered/mod.rs"]
+mod altered;
 mod damage;
 mod log;
 mod share;
 mod tree;
-#[path = "../../../runtime/benches/unsynced/mod.rs"]
-mod unsynced;
 
 use ds4_ir::{Scalar, StateKind, StateType};
 use ds4_runtime::store::Layout;

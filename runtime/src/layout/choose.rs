@@ -44,19 +44,14 @@ pub fn choose(artifact: &Artifact, choice: Choice, folder: &Path, file: &str) ->
     }
 }
 
-/// Packings that decode faster even than stored rows with a kernel for a better instruction set, as
-/// `docs/performance.md` states.
-const ALWAYS: [Packing; 1] = [Packing::SignPlanes];
-
-/// Whether reading weights of this type so is faster here than as stored: where it always is, or where
-/// its kernel is written for as good an instruction set as that of stored rows.
+/// Whether reading weights of this type so is faster here than as stored: where its kernel is written for as
+/// good an instruction set as that of stored rows.
 fn pays(scalar: Scalar, packing: Packing) -> bool {
     let isa = |packing| {
         let kernel = find(scalar, packing, fast_input(scalar));
         kernel.and_then(|k| isas().iter().position(|isa| *isa == k.isa))
     };
-    ALWAYS.contains(&packing)
-        || isa(packing).is_some_and(|packed| isa(Packing::Stored).is_none_or(|stored| packed <= stored))
+    isa(packing).is_some_and(|packed| isa(Packing::Stored).is_none_or(|stored| packed <= stored))
 }
 
 fn of(
@@ -124,4 +119,17 @@ fn fits(artifact: &Artifact, summary: &Summary, folder: &Path) -> bool {
     let memory = process::memory_bytes().is_some_and(|all| needed <= all / 100 * MEMORY_SHARE);
     let disk = process::free_disk_bytes(folder).is_some_and(|free| summary.file_bytes <= free);
     memory && disk
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pays;
+    use crate::cpu::product::{Isa, Packing, isas};
+    use ds4_ir::Scalar;
+
+    #[test]
+    fn sign_planes_pay_where_stored_rows_have_no_better_kernel() {
+        assert_eq!(pays(Scalar::Iq2Xxs, Packing::SignPlanes), isas()[0] == Isa::Avx2);
+        assert!(!pays(Scalar::Q8_0, Packing::SignPlanes), "no such kernel");
+    }
 }
