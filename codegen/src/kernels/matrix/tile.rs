@@ -52,7 +52,7 @@ pub(super) fn staged_row(#[comptime] turn: usize, #[comptime] m: Matrix) -> usiz
 }
 
 /// Tile `tile` of the inputs into shared memory. `from[turn]` is 0 where the thread's row is no input, else one
-/// more than the number of the input in scratch.
+/// more than the number of the input where inputs lie.
 #[cube]
 pub(super) fn stage_inputs(
     inputs: &[u32],
@@ -65,26 +65,83 @@ pub(super) fn stage_inputs(
     let group = (UNIT_POS % TILE_GROUPS) as usize;
     #[unroll]
     for turn in 0..comptime!(turns(m)) {
-        // Single words stay in registers, where a group would not.
-        let mut words = Array::<u32>::new(4usize);
-        #[unroll]
-        for i in 0..4usize {
-            words[i] = 0u32;
-        }
-        if from[turn] > 0 {
-            let at = (from[turn] - 1) * of_row + tile * comptime!(TILE_GROUPS as usize) + group;
-            let word = quads(inputs)[at];
+        let to = staged_row(turn, m) * comptime!(PITCH as usize) + group;
+        // Behind the last column of a whole input lies the next one.
+        let column = (tile * comptime!(TILE_GROUPS as usize) + group) * comptime!(4 * m.per_word() as usize);
+        let there =
+            from[turn] > 0 && (comptime!(!m.in_place()) || column < comptime!(m.weight.width as usize));
+        if comptime!(m.in_place() && m.pieces() > 1) {
+            let at = (from[turn] - 1) * of_row + column / 4;
+            stage_pieces(inputs, there, at, to, held, m);
+        } else {
             #[unroll]
-            for i in 0..4usize {
-                words[i] = word.extract(i);
+            for piece in 0..comptime!(m.pieces() as usize) {
+                let tile = comptime!(piece * m.tiles() as usize) + tile;
+                let at = (from[turn] - 1) * of_row + tile * comptime!(TILE_GROUPS as usize) + group;
+                let to = to + comptime!(piece * (m.inputs * PITCH) as usize);
+                held.room[to] = group_or_zeros(inputs, there, at);
             }
         }
-        let mut word = Vector::<u32, Const<4>>::new(0u32);
+    }
+}
+
+/// Group `at` of the inputs, or zeros.
+#[cube]
+fn group_or_zeros(inputs: &[u32], there: bool, at: usize) -> Vector<u32, Const<4>> {
+    // Single words stay in registers, where a group would not.
+    let mut words = Array::<u32>::new(4usize);
+    #[unroll]
+    for i in 0..4usize {
+        words[i] = 0u32;
+    }
+    if there {
+        let word = quads(inputs)[at];
         #[unroll]
         for i in 0..4usize {
-            word.insert(i, words[i]);
+            words[i] = word.extract(i);
         }
-        held.room[staged_row(turn, m) * comptime!(PITCH as usize) + group] = word;
+    }
+    let mut word = Vector::<u32, Const<4>>::new(0u32);
+    #[unroll]
+    for i in 0..4usize {
+        word.insert(i, words[i]);
+    }
+    word
+}
+
+/// Eight numbers from group `at` of the inputs on, or zeros, into group `to` of each piece's rows.
+///
+/// Without its lower half an f32 is a bfloat16, and what is left of it is a number of 16 bits, of which the same
+/// holds: the pieces' sum is exact.
+#[cube]
+fn stage_pieces(inputs: &[u32], there: bool, at: usize, to: usize, held: &mut Held, #[comptime] m: Matrix) {
+    let mut left = Array::<f32>::new(8usize);
+    #[unroll]
+    for i in 0..8usize {
+        left[i] = 0.0f32;
+    }
+    if there {
+        #[unroll]
+        for g in 0..2usize {
+            let group = quads(inputs)[at + g];
+            #[unroll]
+            for i in 0..4usize {
+                left[comptime!(4 * g + i)] = f32::reinterpret(group.extract(i));
+            }
+        }
+    }
+    #[unroll]
+    for piece in 0..comptime!(m.pieces() as usize) {
+        let mut group = Vector::<u32, Const<4>>::new(0u32);
+        #[unroll]
+        for i in 0..4usize {
+            let low = u32::reinterpret(left[comptime!(2 * i)]) & 0xffff_0000u32;
+            let high = u32::reinterpret(left[comptime!(2 * i + 1)]) & 0xffff_0000u32;
+            left[comptime!(2 * i)] -= f32::reinterpret(low);
+            left[comptime!(2 * i + 1)] -= f32::reinterpret(high);
+            group.insert(i, (low >> 16u32) | high);
+        }
+        held.room[to + comptime!(piece * (m.inputs * PITCH) as usize)] = group;
     }
 }
 
@@ -237,7 +294,7 @@ pub(super) fn decode_tile(
             }
             values[i] = value;
         }
-        put(&values, row + comptime!((m.inputs + to) as usize), u, held, m);
+        put(&values, row + comptime!((m.input_rows() + to) as usize), u, held, m);
     }
 }
 
