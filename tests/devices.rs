@@ -212,13 +212,21 @@ fn states_on_a_device_go_into_a_store_and_back() {
 
 #[test]
 fn an_artifact_with_kernels_reads_back() {
-    let made = artifact(FIXTURES[0], Class::Exact, "metal");
+    let mut made = artifact(FIXTURES[0], Class::Exact, "metal");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.ds4");
     made.write(&path).unwrap();
     let read = Artifact::read(&path).unwrap();
     assert_eq!(read.kernels, made.kernels);
-    assert!(made.kernels.is_some_and(|k| !k.texts.is_empty()));
+    let text = &mut made.kernels.as_mut().expect("kernels").texts[0];
+    (text.binary, text.portable) = (vec![1, 2, 3], b".version\0".to_vec());
+    made.write(&path).unwrap();
+    assert_eq!(Artifact::read(&path).unwrap().kernels, made.kernels);
+    // A driver would read on behind its end.
+    made.kernels.as_mut().expect("kernels").texts[0].portable.pop();
+    made.write(&path).unwrap();
+    let why = Artifact::read(&path).unwrap_err().to_string();
+    assert!(why.contains("section portable") && why.contains("expected a zero at the end"), "{why}");
 }
 
 #[test]
