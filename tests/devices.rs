@@ -202,12 +202,16 @@ fn states_on_a_device_go_into_a_store_and_back() {
     let mut again = engine.session().unwrap();
     let restored = again.restore(&store, &ids[..100]);
     assert_eq!((restored.tokens, restored.logits), (100, row));
-    let (a, b) =
-        (advance(&mut session, &ids[100..110], Want::All), advance(&mut again, &ids[100..110], Want::All));
+    // Bits depend on whether a step is short, so the steps that are compared all are.
+    let go_on = |session: &mut Session| {
+        advance(session, &ids[100..106], Want::Last);
+        advance(session, &ids[106..110], Want::All)
+    };
+    let (a, b) = (go_on(&mut session), go_on(&mut again));
     assert_eq!(a, b, "a restored session computes the same bits");
     session.rewind(4).unwrap();
     let later = advance(&mut session, &ids[106..110], Want::All);
-    assert_eq!(later, a[a.len() - later.len()..], "so does one that was rewound");
+    assert_eq!(later, a, "so does one that was rewound");
 }
 
 #[test]
