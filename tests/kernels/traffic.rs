@@ -18,8 +18,6 @@ use std::process::Command;
 
 /// Most `read`, `sectors` and `inputs` of any kernel.
 const MOST: [f64; 3] = [1.05, 1.1, 1.0];
-/// The same on matrix units: rows wait in shared memory in shorter chunks, whose ends share sectors.
-const MOST_LONG: [f64; 3] = [1.05, 1.15, 1.0];
 
 struct Subject {
     header: String,
@@ -336,8 +334,7 @@ fn hot_kernels_read_what_they_need_once() {
         for traffic in list {
             text += &format!("{}\n", traffic.line());
             let got = [traffic.read(), traffic.sectors(), traffic.inputs()];
-            let most = if subject.step.len() < 64 { MOST } else { MOST_LONG };
-            if traffic.needed > 0 && got.iter().zip(most).any(|(got, most)| *got > most + 0.005) {
+            if traffic.needed > 0 && got.iter().zip(MOST).any(|(got, most)| *got > most + 0.005) {
                 beyond.push(format!("{} of {}", traffic.line(), subject.header));
             }
         }

@@ -133,6 +133,7 @@ pub(crate) const OUT_LOW: Kernel = Kernel {
     cases: &[
         case("%x: f32[t, 4, 64], @w: q8_0[40, 128]", "out_low %x, @w, groups=2, fmt=f32 : f32[t, 40]"),
         long("%x: f32[t, 4, 64], @w: fp8[40, 128]", "out_low %x, @w, groups=2, fmt=e4m3x128 : f32[t, 40]"),
+        long("%x: f32[t, 4, 64], @w: q8_0[40, 128]", "out_low %x, @w, groups=2, fmt=q8_0 : f32[t, 40]"),
         long("%x: f32[t, 4, 64], @w: bf16[296, 128]", "out_low %x, @w, groups=2, fmt=f32 : f32[t, 296]"),
     ],
     tolerance: 2e-6,

@@ -60,7 +60,7 @@ fn routed(
         return None;
     }
     let [experts_of, rows, width] = of.weight.constants()?[..] else { return None };
-    let matrix = Matrix::new(of.format, of.weight.scalar, rows, width, BLOCK, target)?;
+    let matrix = Matrix::new(of.format, 1, of.weight.scalar, rows, width, BLOCK, target)?;
     let pair = of.weights.len() == 2;
     let matrix = Matrix { pair, ..matrix };
     let lists = Lists::new(of.tokens, of.slots, experts_of, BLOCK, maxima, target)?;

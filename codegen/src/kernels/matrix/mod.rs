@@ -64,7 +64,7 @@ const LARGE_SHARED_BYTES: u32 = 96 << 10;
 /// What the units multiply.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Element {
-    /// All products are those of f32: on Apple's devices.
+    /// All products are those of f32: on Apple's devices, unless inputs are too large for that.
     F32,
     /// Inputs of `e4m3` or bfloat16, or pieces of f32, and weights of `fp8`, `fp4`, `mxfp4` or bfloat16: exact, and
     /// in range, because bfloat16 has the exponents of f32.
@@ -76,14 +76,19 @@ enum Element {
 }
 
 impl Element {
-    /// The one for inputs of a format and a matrix; `None` if that is for no units.
-    fn of(format: Scalar, weight: Scalar, target: &Target) -> Option<Element> {
+    /// The one for inputs of a format, so many of a token, and a matrix; `None` if that is for no units.
+    fn of(format: Scalar, parts: u32, weight: Scalar, target: &Target) -> Option<Element> {
         use Scalar::*;
+        let apple = target.api == Api::Metal;
+        // What attention gives, several inputs of each token, is the largest value of a layer: once more in scratch
+        // as f32 it would need more of the arena than all else.
+        let room = parts == 1 || format == F32;
         let small = matches!(format, E4m3x128 | Bf16 | F32);
         match weight {
             F32 => None,
-            _ if target.api == Api::Metal => Some(Element::F32),
-            Fp8 | Fp4 | Mxfp4 | Bf16 if small => Some(Element::Bf16),
+            _ if apple && room => Some(Element::F32),
+            // Apple's fragments of bfloat16 have sums of bfloat16.
+            Fp8 | Fp4 | Mxfp4 | Bf16 if small && !apple => Some(Element::Bf16),
             // The exponents of weights that have no scales are not known before they are read.
             Bf16 => None,
             // Others would have to come in pieces too.
@@ -124,26 +129,27 @@ fn suits(inputs: Rows, maxima: &Maxima, input: Scalar) -> bool {
 }
 
 impl Matrix {
-    /// The product with `rows` rows of a matrix, for blocks of `inputs` inputs. `None` if the format is not one
-    /// for matrix units on the target.
+    /// The product with `rows` rows of a matrix, for blocks of `inputs` inputs, where a token has `parts` inputs.
+    /// `None` if the format is not one for matrix units on the target.
     fn new(
         format: Scalar,
+        parts: u32,
         weight: Scalar,
         rows: u32,
         width: u32,
         inputs: u32,
         target: &Target,
     ) -> Option<Matrix> {
-        let element = Element::of(format, weight, target)?;
+        let element = Element::of(format, parts, weight, target)?;
         let weight = RowFormat::of(weight, width).filter(|w| w.unit() >= 8)?;
-        let (wide, whole) = (element == Element::F32, format == Scalar::F32);
+        let (apple, whole) = (target.api == Api::Metal, format == Scalar::F32);
         if whole && !width.is_multiple_of(8) {
             // Inputs are staged where they lie, eight columns at once.
             return None;
         }
-        // Elements of four bytes and pieces leave no room for more.
-        let inputs = if wide || whole { inputs.min(ROWS) } else { inputs };
-        let (parts, pair, lanes, fragment) = (1, false, target.subgroup, if wide { 8 } else { 16 });
+        // Apple's shared memory and pieces leave no room for more.
+        let inputs = if apple || whole { inputs.min(ROWS) } else { inputs };
+        let (pair, lanes, fragment) = (false, target.subgroup, if apple { 8 } else { 16 });
         let matrix = Matrix { weight, rows, parts, pair, inputs, lanes, fragment, element, whole, chunk: 0 };
         let window = WINDOW_BYTES[usize::from(target.shared_bytes_max >= LARGE_SHARED_BYTES)];
         Some(Matrix { chunk: matrix.chunk_in(window)?, ..matrix })

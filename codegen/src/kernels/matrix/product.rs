@@ -1,6 +1,6 @@
 //! The product of all inputs with one matrix, or with two of a shape, and what becomes of the sums.
 use super::inputs::{self, Given};
-use super::{Element, Matrix, THREADS_MIN, WHOLE_ROWS_MIN, suits};
+use super::{Matrix, THREADS_MIN, WHOLE_ROWS_MIN, suits};
 use crate::kernels::common::Rows;
 use crate::kernels::product::matrix;
 use crate::{Binding, Launch, Target, Text};
@@ -62,14 +62,9 @@ pub(crate) fn dense(of: Dense<'_>, offset: u64, maxima: &Maxima, target: &Target
     let [rows, width] = weight.constants()?[..] else { return None };
     let most = given.inputs.max(maxima);
     let block = if most < 512 { 64 } else { 128 };
-    let matrix_of = Matrix::new(given.format, weight.scalar, rows, width, block, target)?;
-    let m = Matrix { parts, pair: weights.len() == 2, ..matrix_of };
+    let matrix_of = Matrix::new(given.format, parts, weight.scalar, rows, width, block, target)?;
+    let m = Matrix { pair: weights.len() == 2, ..matrix_of };
     if m.whole && rows < WHOLE_ROWS_MIN {
-        return None;
-    }
-    if parts > 1 && m.element == Element::F32 && !m.whole {
-        // What attention gives is the largest value of a layer: once more in scratch, as wide as it is, it would
-        // need more of the arena than all else.
         return None;
     }
     let (first, ready) = inputs::launch(&given, &m, most, offset, target)?;

@@ -88,25 +88,16 @@ pub(super) fn stage_inputs(
 /// Group `at` of the inputs, or zeros.
 #[cube]
 fn group_or_zeros(inputs: &[u32], there: bool, at: usize) -> Vector<u32, Const<4>> {
-    // Single words stay in registers, where a group would not.
+    // As in [`fill_part`].
     let mut words = Array::<u32>::new(4usize);
     #[unroll]
     for i in 0..4usize {
         words[i] = 0u32;
     }
     if there {
-        let word = quads(inputs)[at];
-        #[unroll]
-        for i in 0..4usize {
-            words[i] = word.extract(i);
-        }
+        put_words(quads(inputs)[at], &mut words);
     }
-    let mut word = Vector::<u32, Const<4>>::new(0u32);
-    #[unroll]
-    for i in 0..4usize {
-        word.insert(i, words[i]);
-    }
-    word
+    group_of_words(&words)
 }
 
 /// Eight numbers from group `at` of the inputs on, or zeros, into group `to` of each piece's rows.
@@ -147,6 +138,7 @@ fn stage_pieces(inputs: &[u32], there: bool, at: usize, to: usize, held: &mut He
 
 /// Brings what is staged of the chunk that begins with tile `tile` to the window, from row `to` of it on.
 ///
+/// A chunk is loaded up to the end of its last sector, and the next one takes that sector over from where it waits.
 /// All threads of the block call it between barriers.
 #[cube]
 pub(super) fn fill(
@@ -161,29 +153,100 @@ pub(super) fn fill(
     let w = comptime!(m.weight);
     let (pitch, most) = comptime!((m.window_pitch() as usize, w.staged_bytes(m.chunk) as usize));
     let done = tile / comptime!((m.chunk / m.columns()) as usize) * most;
-    let length = clamp_max(comptime!(w.staged_bytes(w.width) as usize) - done, most);
     let team = comptime!(team(m));
     let rows = comptime!(m.threads() as usize / team);
     #[unroll]
     for pass in 0..comptime!((m.block_rows() as usize).div_ceil(rows)) {
         let row = UNIT_POS as usize / team + comptime!(pass * rows);
-        if row < comptime!(m.block_rows() as usize) && span.row + row < span.end {
+        if comptime!(m.chunk < w.width) {
+            fill_part(codes, scales, span, row, tile, done, to, held, m);
+        } else if row < comptime!(m.block_rows() as usize) && span.row + row < span.end {
+            let length = clamp_max(comptime!(w.staged_bytes(w.width) as usize) - done, most);
             let stretch = Stretch::new(first_byte(span, span.row + row, tile, m), length);
             #[unroll]
             for turn in 0..comptime!(pitch / team) {
                 let place = UNIT_POS as usize % team + comptime!(turn * team);
                 let at = stretch.sector + place;
                 if stretch.holds(at) {
-                    let group = if comptime!(w.staged() == Staged::Codes) {
-                        quads(codes)[at]
-                    } else {
-                        quads(scales)[at]
-                    };
+                    let group = staged_group(codes, scales, at, m);
                     held.window[(row + comptime!(to as usize)) * pitch + place] = group;
                 }
             }
         }
     }
+}
+
+/// The bytes of a chunk of row `row` of the block, where `done` of that row came before.
+#[cube]
+fn fill_part(
+    codes: &[u32],
+    scales: &[u32],
+    span: &Span,
+    row: usize,
+    tile: usize,
+    done: usize,
+    #[comptime] to: u32,
+    held: &mut Held,
+    #[comptime] m: Matrix,
+) {
+    let (pitch, team, size) = comptime!((m.window_pitch() as usize, team(m), SECTOR as usize));
+    let most = comptime!(m.weight.staged_bytes(m.chunk) as usize);
+    let left = comptime!(m.weight.staged_bytes(m.weight.width) as usize) - done;
+    let there = row < comptime!(m.block_rows() as usize) && span.row + row < span.end;
+    let first = first_byte(span, span.row + row, tile, m);
+    let stretch = Stretch::new(first, clamp_max(left, most)).up_to_sector(first + left);
+    let lane = UNIT_POS as usize % team;
+    let waiting = (row + comptime!(to as usize)) * pitch;
+    // Single words stay in registers, where a group would not.
+    let mut words = Array::<u32>::new(4usize);
+    let kept = done > 0 && first % size > 0 && lane < comptime!(size / 16);
+    if there && kept {
+        let before = Stretch::new(first - most, most).sector;
+        put_words(held.window[waiting + stretch.sector - before + lane], &mut words);
+    }
+    // The team is of one subgroup, and nobody else has to do with its row.
+    sync_plane();
+    if there {
+        #[unroll]
+        for turn in 0..comptime!(pitch / team) {
+            let place = lane + comptime!(turn * team);
+            let at = stretch.sector + place;
+            if stretch.holds(at) {
+                if comptime!(turn > 0) {
+                    held.window[waiting + place] = staged_group(codes, scales, at, m);
+                } else {
+                    if !kept {
+                        put_words(staged_group(codes, scales, at, m), &mut words);
+                    }
+                    held.window[waiting + place] = group_of_words(&words);
+                }
+            }
+        }
+    }
+}
+
+/// Group `at` of what is staged of a matrix.
+#[cube]
+fn staged_group(codes: &[u32], scales: &[u32], at: usize, #[comptime] m: Matrix) -> Vector<u32, Const<4>> {
+    if comptime!(m.weight.staged() == Staged::Codes) { quads(codes)[at] } else { quads(scales)[at] }
+}
+
+#[cube]
+fn put_words(group: Vector<u32, Const<4>>, words: &mut Array<u32>) {
+    #[unroll]
+    for i in 0..4usize {
+        words[i] = group.extract(i);
+    }
+}
+
+#[cube]
+fn group_of_words(words: &Array<u32>) -> Vector<u32, Const<4>> {
+    let mut group = Vector::<u32, Const<4>>::new(0u32);
+    #[unroll]
+    for i in 0..4usize {
+        group.insert(i, words[i]);
+    }
+    group
 }
 
 /// Threads that bring a row's bytes to the window together: such that none is idle.
