@@ -5,7 +5,7 @@ use ds4_codegen::{Api, Constant, Joint, Target, block, member_scratch_bytes};
 use ds4_ir::plan::Plan;
 use ds4_ir::{Func, Module, Value};
 use ds4_runtime::artifact::{self, Binding, Buffer, KernelLaunch, KernelText, Kernels};
-use ds4_runtime::device::{compile_cuda, compile_hip};
+use ds4_runtime::device::{carries_over_to, compile_cuda, compile_hip};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -174,6 +174,7 @@ fn emit_all(specs: &[Spec], target: Target) -> Result<Vec<KernelText>> {
             shared_bytes: text.shared_bytes,
             arch: None,
             binary: Vec::new(),
+            portable: Vec::new(),
         })
     })
 }
@@ -204,11 +205,13 @@ pub fn add_binaries(kernels: &mut Kernels, target: Target, told: &mut dyn FnMut(
         }
     }
     debug_assert!(!first.source.is_empty());
-    let binaries = on_all_cores(texts, |text| {
-        Ok(compile(&text.source, target.arch).map_err(|e| anyhow::anyhow!("{}: {e}", text.entry))?.binary)
+    let compiled = on_all_cores(texts, |text| {
+        compile(&text.source, target.arch).map_err(|e| anyhow::anyhow!("{}: {e}", text.entry))
     })?;
-    for (text, binary) in texts.iter_mut().zip(binaries) {
-        text.binary = binary;
+    let has_portable = carries_over_to(target.arch, target.arch);
+    for (text, compiled) in texts.iter_mut().zip(compiled) {
+        text.binary = compiled.binary;
+        text.portable = if has_portable { compiled.portable } else { Vec::new() };
         text.arch = Some(target.arch.to_string());
     }
     Ok(())

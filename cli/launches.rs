@@ -33,7 +33,10 @@ pub fn write(folder: &Path, module: &Module, plan: &Plan, kernels: &Kernels, api
 pub fn describe(module: &Module, plan: &Plan, kernels: &Kernels) -> String {
     let binaries = kernels.texts.iter().filter(|t| !t.binary.is_empty()).count();
     let count = kernels.texts.len();
-    let mut text = format!("\ntarget    {} ({count} texts, {binaries} with a binary)\n", kernels.target);
+    let portable = kernels.texts.iter().filter(|t| !t.portable.is_empty()).count();
+    let later = if portable > 0 { format!(", {portable} with one for later devices") } else { String::new() };
+    let mut text =
+        format!("\ntarget    {} ({count} texts, {binaries} with a binary{later})\n", kernels.target);
     text += "\ntexts: threads, shared bytes, bytes of text and binary\n";
     for (i, t) in kernels.texts.iter().enumerate() {
         let threads: u32 = t.block.iter().product();

@@ -150,13 +150,15 @@ fn found() -> (CompileTarget, String) {
     (CompileTarget::Cpu, reasons.join(", "))
 }
 
-/// The target whose architecture the device has, else the API's first with such subgroups.
+/// The target whose binaries the device takes, the nearest if there are several; else the API's first with such
+/// subgroups.
 #[cfg(feature = "gpu")]
 fn target_of(device: &ds4_runtime::device::DeviceInfo) -> CompileTarget {
+    use ds4_runtime::device::runs_on;
     let api = device.api.to_string();
     let mut same = Target::ALL.iter().filter(|t| t.api.to_string() == api && t.subgroup == device.subgroup);
-    let exact = same.clone().find(|t| t.arch == device.arch);
-    exact.or_else(|| same.next()).map_or(CompileTarget::Cpu, |t| CompileTarget::Gpu(*t))
+    let near = same.clone().filter(|t| runs_on(t.arch, &device.arch)).max_by_key(|t| t.arch);
+    near.or_else(|| same.next()).map_or(CompileTarget::Cpu, |t| CompileTarget::Gpu(*t))
 }
 
 #[cfg(test)]
@@ -181,5 +183,32 @@ mod tests {
         assert!(why.contains("expected an artifact for cuda:sm_90, got one for cuda:sm_80"), "{why}");
         assert!(args("cpu").check(Some("hip:gfx942")).is_err());
         assert!(args("metal").check(None).is_err());
+    }
+
+    #[cfg(feature = "gpu")]
+    #[test]
+    fn a_device_gets_the_nearest_target_whose_binaries_it_takes() {
+        let target = |api, arch: &str, subgroup| {
+            target_of(&ds4_runtime::device::DeviceInfo {
+                api,
+                number: 0,
+                name: String::new(),
+                arch: arch.to_string(),
+                memory_bytes: 0,
+                subgroup,
+                threads_max: 1024,
+                shared_bytes_max: 65536,
+                allocation_bytes_max: 0,
+                is_emulated: false,
+            })
+            .to_string()
+        };
+        use ds4_runtime::device::Api::{Cuda, Hip, Metal};
+        assert_eq!(target(Cuda, "sm_121", 32), "cuda:sm_121a");
+        assert_eq!(target(Cuda, "sm_89", 32), "cuda:sm_89");
+        assert_eq!(target(Cuda, "sm_103", 32), "cuda:sm_100");
+        assert_eq!(target(Hip, "gfx942", 64), "hip:gfx942");
+        assert_eq!(target(Hip, "gfx1036", 32), "hip:gfx1151");
+        assert_eq!(target(Metal, "metal", 32), "metal:apple7");
     }
 }

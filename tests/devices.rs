@@ -202,23 +202,35 @@ fn states_on_a_device_go_into_a_store_and_back() {
     let mut again = engine.session().unwrap();
     let restored = again.restore(&store, &ids[..100]);
     assert_eq!((restored.tokens, restored.logits), (100, row));
-    let (a, b) =
-        (advance(&mut session, &ids[100..110], Want::All), advance(&mut again, &ids[100..110], Want::All));
+    // Bits depend on whether a step is short, so the steps that are compared all are.
+    let go_on = |session: &mut Session| {
+        advance(session, &ids[100..106], Want::Last);
+        advance(session, &ids[106..110], Want::All)
+    };
+    let (a, b) = (go_on(&mut session), go_on(&mut again));
     assert_eq!(a, b, "a restored session computes the same bits");
     session.rewind(4).unwrap();
     let later = advance(&mut session, &ids[106..110], Want::All);
-    assert_eq!(later, a[a.len() - later.len()..], "so does one that was rewound");
+    assert_eq!(later, a, "so does one that was rewound");
 }
 
 #[test]
 fn an_artifact_with_kernels_reads_back() {
-    let made = artifact(FIXTURES[0], Class::Exact, "metal");
+    let mut made = artifact(FIXTURES[0], Class::Exact, "metal");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.ds4");
     made.write(&path).unwrap();
     let read = Artifact::read(&path).unwrap();
     assert_eq!(read.kernels, made.kernels);
-    assert!(made.kernels.is_some_and(|k| !k.texts.is_empty()));
+    let text = &mut made.kernels.as_mut().expect("kernels").texts[0];
+    (text.binary, text.portable) = (vec![1, 2, 3], b".version\0".to_vec());
+    made.write(&path).unwrap();
+    assert_eq!(Artifact::read(&path).unwrap().kernels, made.kernels);
+    // A driver would read on behind its end.
+    made.kernels.as_mut().expect("kernels").texts[0].portable.pop();
+    made.write(&path).unwrap();
+    let why = Artifact::read(&path).unwrap_err().to_string();
+    assert!(why.contains("section portable") && why.contains("expected a zero at the end"), "{why}");
 }
 
 #[test]

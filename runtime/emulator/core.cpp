@@ -25,16 +25,24 @@ thread_local std::string message;
 thread_local EmulatorOptions options = {0, 1, 0, 0, 0};
 thread_local EmulatorCounters counters;
 
-// Memory of the device: allocations by address, each with a gap behind it.
+// Memory of the device: allocations by address, each with a gap behind it, and memory of the host that is lent.
 struct Heap {
   std::mutex lock;
   std::map<uintptr_t, uint64_t> blocks;
+  std::multimap<uintptr_t, uint64_t> lent;
+  // Both in order, what is lent as stretches that do not overlap.
   std::shared_ptr<const std::vector<Range>> ranges = std::make_shared<std::vector<Range>>();
   uint64_t used = 0;
 
   void publish() {
     auto all = std::make_shared<std::vector<Range>>();
+    for (auto& [at, bytes] : lent) {
+      bool joins = !all->empty() && at <= all->back().end;
+      if (joins) all->back().end = std::max<uintptr_t>(all->back().end, at + bytes);
+      if (!joins) all->push_back({at, at + bytes});
+    }
     for (auto& [at, bytes] : blocks) all->push_back({at, at + bytes});
+    std::sort(all->begin(), all->end(), [](const Range& a, const Range& b) { return a.start < b.start; });
     ranges = all;
   }
 };
@@ -225,14 +233,30 @@ bool release(void* at) {
   return true;
 }
 
+void lend(void* at, uint64_t bytes) {
+  Heap& h = heap();
+  std::lock_guard<std::mutex> guard(h.lock);
+  h.lent.emplace((uintptr_t)at, bytes);
+  h.publish();
+}
+
+void take_back(void* at, uint64_t bytes) {
+  Heap& h = heap();
+  std::lock_guard<std::mutex> guard(h.lock);
+  auto [first, end] = h.lent.equal_range((uintptr_t)at);
+  auto found = std::find_if(first, end, [&](auto& lent) { return lent.second == bytes; });
+  if (found != end) h.lent.erase(found);
+  h.publish();
+}
+
 bool inside(const void* at, uint64_t bytes) {
   Heap& h = heap();
   std::lock_guard<std::mutex> guard(h.lock);
-  auto after = h.blocks.upper_bound((uintptr_t)at);
-  if (after == h.blocks.begin()) return false;
-  auto& [start, size] = *--after;
-  uint64_t offset = (uintptr_t)at - start;
-  return offset <= size && bytes <= size - offset;
+  auto after = std::upper_bound(h.ranges->begin(), h.ranges->end(), (uintptr_t)at,
+                                [](uintptr_t a, const Range& r) { return a < r.start; });
+  if (after == h.ranges->begin()) return false;
+  const Range& range = after[-1];
+  return (uintptr_t)at <= range.end && bytes <= range.end - (uintptr_t)at;
 }
 
 uint64_t memory_total() { return kMemory; }

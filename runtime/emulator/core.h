@@ -58,7 +58,10 @@ constexpr uint32_t kSharedMax = 228 * 1024;
 void* allocate(uint64_t bytes);
 // Whether there was such an allocation.
 bool release(void* at);
-// Whether all bytes lie inside one allocation.
+// Lets kernels read memory of the host, and no longer; what is lent may overlap.
+void lend(void* at, uint64_t bytes);
+void take_back(void* at, uint64_t bytes);
+// Whether all bytes lie inside one allocation or what is lent.
 bool inside(const void* at, uint64_t bytes);
 uint64_t memory_total();
 uint64_t memory_free();

@@ -18,6 +18,7 @@ namespace {
 
 constexpr unsigned long kBuffersMax = 31;
 constexpr unsigned kSharedBytesMax = 32 * 1024;
+constexpr unsigned long kPage = 4096;
 
 struct Object;
 using Method = void (*)();
@@ -71,8 +72,12 @@ Failure::Failure(std::string t) : Object(&failure_methods()), text(std::move(t))
 struct Buffer : Object {
   void* memory;
   unsigned long bytes;
-  Buffer(void* at, unsigned long n);
-  ~Buffer() override { release(memory); }
+  bool is_lent;
+  Buffer(void* at, unsigned long n, bool lent);
+  ~Buffer() override {
+    if (is_lent) take_back(memory, bytes);
+    if (!is_lent) release(memory);
+  }
 };
 void* buffer_contents(Buffer* self, const char*) { return self->memory; }
 unsigned long buffer_length(Buffer* self, const char*) { return self->bytes; }
@@ -81,7 +86,8 @@ const Methods& buffer_methods() {
       with_common({{"contents", (Method)buffer_contents}, {"length", (Method)buffer_length}});
   return m;
 }
-Buffer::Buffer(void* at, unsigned long n) : Object(&buffer_methods()), memory(at), bytes(n) {}
+Buffer::Buffer(void* at, unsigned long n, bool lent)
+    : Object(&buffer_methods()), memory(at), bytes(n), is_lent(lent) {}
 
 struct Function : Object {
   Module* module;
@@ -240,7 +246,14 @@ unsigned long device_memory(Device*, const char*) { return memory_total(); }
 unsigned long device_used(Device*, const char*) { return memory_total() - memory_free(); }
 Buffer* device_buffer(Device*, const char*, unsigned long bytes, unsigned long) {
   void* at = allocate(bytes);
-  return at ? new Buffer(at, bytes) : nullptr;
+  return at ? new Buffer(at, bytes, false) : nullptr;
+}
+signed char device_unified(Device*, const char*) { return 1; }
+// Whole pages only, as Metal wants them.
+Buffer* device_lent(Device*, const char*, void* at, unsigned long bytes, unsigned long, void*) {
+  if ((uintptr_t)at % kPage || bytes % kPage || !bytes) return nullptr;
+  lend(at, bytes);
+  return new Buffer(at, bytes, true);
 }
 Library* device_library(Device*, const char*, String* source, Options*, Failure** failure) {
   Compiled compiled = compile(Language::Metal, source->text, 32);
@@ -266,6 +279,8 @@ const Methods& device_methods() {
                    {"maxBufferLength", (Method)device_memory},
                    {"currentAllocatedSize", (Method)device_used},
                    {"newBufferWithLength:options:", (Method)device_buffer},
+                   {"hasUnifiedMemory", (Method)device_unified},
+                   {"newBufferWithBytesNoCopy:length:options:deallocator:", (Method)device_lent},
                    {"newLibraryWithSource:options:error:", (Method)device_library},
                    {"newComputePipelineStateWithFunction:error:", (Method)device_pipeline},
                    {"newCommandQueue", (Method)device_queue}});

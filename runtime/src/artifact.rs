@@ -7,6 +7,7 @@ mod dto;
 mod kernels;
 
 pub use binding::{Binding, Buffer};
+use kernels::Part;
 pub use kernels::{Constant, KernelLaunch, KernelText, Kernels};
 
 use crate::tune::Record;
@@ -130,7 +131,10 @@ impl Artifact {
         sections.extend(self.selftest.as_ref().map(|t| (*b"selftest", json(serde_json::to_vec(t)))));
         if let Some(kernels) = &self.kernels {
             sections.push((*b"kernels ", json(serde_json::to_vec(kernels))));
-            sections.push((*b"binaries", kernels.binaries()));
+            sections.push((*b"binaries", kernels.part(Part::Binary)));
+            if kernels.texts.iter().any(|text| !text.portable.is_empty()) {
+                sections.push((*b"portable", kernels.part(Part::Portable)));
+            }
         }
         let layouts = self.layouts.as_ref().map(dto::Layouts::from);
         sections.extend(layouts.map(|l| (*b"layouts ", json(serde_json::to_vec(&l)))));
@@ -193,7 +197,13 @@ impl Artifact {
         let tokenizer = sections.get("words").ok().map(<[u8]>::to_vec);
         let kernels = sections.get("kernels").ok().map(|section| -> std::result::Result<Kernels, String> {
             let mut kernels: Kernels = dto::from_json("kernels", section)?;
-            kernels.set_binaries(sections.get("binaries")?)?;
+            let mut set = |name: &str, part: Part, bytes: &[u8]| {
+                kernels.set_part(part, bytes).map_err(|why| format!("section {name}: {why}"))
+            };
+            set("binaries", Part::Binary, sections.get("binaries")?)?;
+            if let Ok(bytes) = sections.get("portable") {
+                set("portable", Part::Portable, bytes)?;
+            }
             kernels.check(&module, &plan).map_err(|e| format!("section kernels: {e}"))?;
             Ok(kernels)
         });

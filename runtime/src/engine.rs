@@ -27,9 +27,10 @@ pub(crate) struct Shared {
     pub(crate) identity: String,
     pub(crate) module: Module,
     pub(crate) plan: Plan,
-    pub(crate) weights: Weights,
     pub(crate) main: usize,
     pub(crate) backend: Backend,
+    /// Dropped after the backend, which may read them where they are mapped.
+    pub(crate) weights: Weights,
     tuned: Tuned,
 }
 

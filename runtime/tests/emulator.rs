@@ -208,6 +208,49 @@ fn accesses_are_counted() {
 }
 
 #[test]
+fn memory_of_the_host_is_read_where_it_is_where_the_device_shares_it() {
+    if !has_clang("memory_of_the_host_is_read_where_it_is_where_the_device_shares_it") {
+        return;
+    }
+    for (api, arch, subgroup) in TARGETS {
+        let device = device(api, arch);
+        let mut pages = memmap2::MmapMut::map_anon(1 << 16).unwrap();
+        let start = pages.as_ptr() as usize;
+        let Some(page) = device.page_bytes() else {
+            // SAFETY: the device refuses them.
+            let refused = unsafe { DeviceMemory::of_pages(&device, start, 1 << 16) };
+            assert!(api != Api::Metal && refused.is_err(), "{api}");
+            continue;
+        };
+        let source = text(api, subgroup, "y[i] = x[i];");
+        let code = Code { source: &source, binary: &[], entry: "f", shared_bytes: 0, threads: 64 };
+        let kernel = device.load(&code).unwrap();
+        // SAFETY: the pages outlive all launches, and the kernel only reads.
+        let (all, last) = unsafe {
+            let part = DeviceMemory::of_pages(&device, start + page, page).unwrap();
+            (DeviceMemory::of_pages(&device, start, 1 << 16).unwrap(), part)
+        };
+        let y = DeviceMemory::new(&device, "y", 256).unwrap();
+        let read = |place| {
+            let arguments = vec![place, y.place(0), y.place(0)];
+            let launch = Launch { kernel, grid: [1, 1, 1], block: [64, 1, 1], shared_bytes: 0, arguments };
+            record(&device, vec![launch])?.run()?;
+            let mut bytes = [0; 256];
+            y.download(0, &mut bytes)?;
+            Ok::<u8, Error>(bytes[255])
+        };
+        pages[page + 32 + 255] = 7;
+        assert_eq!((read(all.place(page as u64 + 32)).unwrap(), read(last.place(32)).unwrap()), (7, 7));
+        pages[page + 32 + 255] = 8;
+        assert_eq!(read(last.place(32)).unwrap(), 8);
+        drop(all);
+        assert_eq!(read(last.place(32)).unwrap(), 8, "views of the same pages are given back one by one");
+        let why = read(last.place(page as u64 - 128)).unwrap_err().to_string();
+        assert!(why.contains("global memory: a read of 4 bytes"), "{why}");
+    }
+}
+
+#[test]
 fn memory_that_does_not_suffice_and_devices_that_are_not_there_are_named() {
     if !has_clang("memory_that_does_not_suffice_and_devices_that_are_not_there_are_named") {
         return;

@@ -55,7 +55,9 @@ impl Compiler {
     pub(crate) fn compile(&self, text: &KernelText, threads: u32) -> Result<Resources, String> {
         match &self.kind {
             Kind::Cuda(arch) => {
-                let log = compile_cuda(&text.source, arch).map_err(|e| e.to_string())?.log;
+                let made = compile_cuda(&text.source, arch).map_err(|e| e.to_string())?;
+                assert!(made.portable.ends_with(&[0]), "{}: PTX ends with a zero", text.entry);
+                let log = made.log;
                 let number = |before: &str, after| number(&log, before, after);
                 let registers = number("Used ", " registers")?;
                 Ok(Resources {

@@ -22,13 +22,12 @@ use ds4_models::{Config, Mix};
 use std::collections::BTreeSet;
 use table::{Row, Table};
 
-/// What is launched on `target`, each text once: by both models in all published types of weights, in
-/// the class that is compiled by default and in the one that rounds as the publisher does.
+/// What is launched on `target`, each text once: by both models in all published types of weights and all classes.
 fn all_specs(target: Target) -> Vec<Spec> {
     let (mut known, mut all) = (BTreeSet::new(), Vec::new());
     for (model, config) in [("flash", Config::flash()), ("pro", Config::pro())] {
         for (mix_name, mix) in Mix::NAMES {
-            for class in [Class::Fast, Class::Official] {
+            for class in [Class::Fast, Class::Official, Class::Exact] {
                 let name = format!("{model} {mix_name} {class}");
                 let found = specs_of(model, &config, *mix, class, target);
                 for mut spec in found.unwrap_or_else(|e| panic!("{name}: {e:#}")) {

@@ -6,7 +6,7 @@
 //!                               (expert_matmul (round_act ?x ?fmt) ?up ?routes) ?clamp) ?routes)
 //! ```
 //! A subgroup sums its rows of both matrices over the same inputs. The experts' matrices are found in
-//! a table of offsets, one input and route per block. Rounded inputs of a long step go to [matrix units](matrix), routes
+//! a table of offsets, one input and route per block. Inputs of a long step go to [matrix units](matrix), routes
 //! grouped by expert.
 use super::common::Rows;
 use super::matrix::{self, Dense, Given, Outcome};
@@ -37,6 +37,10 @@ pub(crate) const MLP_UP: Kernel = Kernel {
             "mlp_up %x, @gate, @up, fmt=e4m3x128, clamp=10.0 : f32[t, 24]",
         ),
         long(
+            "%x: f32[t, 160], @gate: fp8[264, 160], @up: fp8[264, 160]",
+            "mlp_up %x, @gate, @up, fmt=f32, clamp=0.0 : f32[t, 264]",
+        ),
+        long(
             "%x: f32[t, 96], @gate: q8_0[72, 96], @up: q8_0[72, 96]",
             "mlp_up %x, @gate, @up, fmt=q8_0, clamp=0.0 : f32[t, 72]",
         ),
@@ -55,6 +59,10 @@ pub(crate) const MOE_UP: Kernel = Kernel {
         long(
             "%x: f32[t, 256], @gate: fp4[5, 24, 256], @up: fp4[5, 24, 256], %routes: route[t, 3]",
             "moe_up %x, @gate, @up, %routes, fmt=e4m3x128, clamp=10.0 : f32[t, 3, 24]",
+        ),
+        long(
+            "%x: f32[t, 96], @gate: mxfp4[5, 24, 96], @up: mxfp4[5, 24, 96], %routes: route[t, 3]",
+            "moe_up %x, @gate, @up, %routes, fmt=f32, clamp=10.0 : f32[t, 3, 24]",
         ),
         long(
             "%x: f32[t, 256], @gate: iq2_xxs[5, 24, 256], @up: iq2_xxs[5, 24, 256], %routes: route[t, 3]",

@@ -7,7 +7,7 @@
 //! out_low     = (grouped_matmul (round_act ?x ?fmt) ?w ?groups)
 //! ```
 //! A subgroup sums one to four rows of the matrix for up to eight inputs, which its block holds in
-//! shared memory. The matrix is read once per eight inputs. Rounded inputs of a long step go to [matrix units](matrix).
+//! shared memory. The matrix is read once per eight inputs. Inputs of a long step go to [matrix units](matrix).
 use super::common::{Number, Rows};
 use super::matrix::{self, Dense, Given, Outcome};
 use super::product::{self, Norm, Product};
@@ -74,6 +74,10 @@ pub(crate) const LINEAR: Kernel = Kernel {
         long("%x: f32[t, 768], @w: iq2_xxs[24, 768]", "linear %x, @w, fmt=q8_k : f32[t, 24]"),
         long("%x: f32[t, 72], @w: f16[24, 72]", "linear %x, @w, fmt=f16 : f32[t, 24]"),
         long("%x: f32[t, 72], @w: bf16[24, 72]", "linear %x, @w, fmt=bf16 : f32[t, 24]"),
+        long("%x: f32[t, 72], @w: bf16[296, 72]", "linear %x, @w, fmt=f32 : f32[t, 296]"),
+        long("%x: f32[t, 320], @w: fp8[264, 320]", "linear %x, @w, fmt=f32 : f32[t, 264]"),
+        long("%x: f32[t, 96], @w: q8_0[256, 96]", "linear %x, @w, fmt=f32 : f32[t, 256]"),
+        far("%wild: f32[t, 136], @w: f16[264, 136]", "linear %wild, @w, fmt=f32 : f32[t, 264]"),
         far("%wild: f32[t, 1056], @wild_w: q8_0[72, 1056]", "linear %wild, @wild_w, fmt=q8_0 : f32[t, 72]"),
         far("%wild: f32[t, 544], @wild_w: mxfp4[24, 544]", "linear %wild, @wild_w, fmt=q8_0 : f32[t, 24]"),
         far("%wild: f32[t, 1024], @wild_w: q4_k[24, 1024]", "linear %wild, @wild_w, fmt=q8_k : f32[t, 24]"),
@@ -102,6 +106,10 @@ pub(crate) const NORM_LINEAR: Kernel = Kernel {
             "norm_linear %x, @norm, @w, eps=1e-6, fmt=e4m3x128 : f32[t, 24]",
         ),
         long(
+            "%x: f32[t, 200], @norm: bf16[200], @w: bf16[264, 200]",
+            "norm_linear %x, @norm, @w, eps=1e-6, fmt=f32 : f32[t, 264]",
+        ),
+        long(
             "%x: f32[t, 1024], @norm: f32[1024], @w: q8_0[24, 1024]",
             "norm_linear %x, @norm, @w, eps=1e-6, fmt=q8_0 : f32[t, 24]",
         ),
@@ -125,6 +133,8 @@ pub(crate) const OUT_LOW: Kernel = Kernel {
     cases: &[
         case("%x: f32[t, 4, 64], @w: q8_0[40, 128]", "out_low %x, @w, groups=2, fmt=f32 : f32[t, 40]"),
         long("%x: f32[t, 4, 64], @w: fp8[40, 128]", "out_low %x, @w, groups=2, fmt=e4m3x128 : f32[t, 40]"),
+        long("%x: f32[t, 4, 64], @w: q8_0[40, 128]", "out_low %x, @w, groups=2, fmt=q8_0 : f32[t, 40]"),
+        long("%x: f32[t, 4, 64], @w: bf16[296, 128]", "out_low %x, @w, groups=2, fmt=f32 : f32[t, 296]"),
     ],
     tolerance: 2e-6,
 };

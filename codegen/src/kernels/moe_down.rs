@@ -6,7 +6,7 @@
 //! moe_post = (hc_post ?h (moe_down ...) ?gates)
 //! ```
 //! One token per block: a subgroup goes on with the sums of its rows from expert to expert and ends
-//! with the shared one; of `moe_post` its lanes then write one stream each. Rounded inputs of a long step go to
+//! with the shared one; of `moe_post` its lanes then write one stream each. Inputs of a long step go to
 //! [matrix units](matrix), routes grouped by expert.
 use super::common::Rows;
 use super::matrix;
@@ -50,6 +50,12 @@ pub(crate) const MOE_POST: Kernel = Kernel {
                      %y: f32[t, 128], @v: fp8[24, 128], %gates: f32[t, 24]",
             node: "moe_post %h, %x, @w, %routes, %y, @v, %gates, fmt=e4m3x128, y_fmt=e4m3x128 : f32[t, 4, 24]",
             steps: &[0..1, 1..4, 4..76],
+        },
+        Case {
+            header: "%h: f32[t, 4, 264], %x: f32[t, 3, 64], @w: fp4[5, 264, 64], %routes: route[t, 3], \
+                     %y: f32[t, 128], @v: fp8[264, 128], %gates: f32[t, 24]",
+            node: "moe_post %h, %x, @w, %routes, %y, @v, %gates, fmt=q8_0, y_fmt=f32 : f32[t, 4, 264]",
+            steps: &[4..76],
         },
     ],
     tolerance: 2e-6,

@@ -3,7 +3,7 @@
 //! ```text
 //! out_post = (hc_post ?h (matmul (round_act ?x ?fmt) ?w) ?gates)
 //! ```
-//! A product as in `matmul`; the lanes of a subgroup then write one stream each. Rounded inputs of a long step go to
+//! A product as in `matmul`; the lanes of a subgroup then write one stream each. Inputs of a long step go to
 //! [matrix units](matrix).
 use super::common::Rows;
 use super::matrix::{self, Dense, Given, Outcome};

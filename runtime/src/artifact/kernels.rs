@@ -42,6 +42,38 @@ pub struct KernelText {
     /// What the driver loads without a compiler; empty without one. Stored in a section of its own.
     #[serde(skip)]
     pub binary: Vec<u8>,
+    /// What the drivers of later devices make their code of: PTX of NVIDIA's, ended by a zero; empty without one.
+    /// Stored in a section of its own.
+    #[serde(skip)]
+    pub portable: Vec<u8>,
+}
+
+/// A section of bytes of every text.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    Binary,
+    Portable,
+}
+
+impl Part {
+    fn of(self, text: &KernelText) -> &[u8] {
+        match self {
+            Part::Binary => &text.binary,
+            Part::Portable => &text.portable,
+        }
+    }
+
+    /// Gives a text its part. A driver reads a portable one up to its zero.
+    fn set(self, text: &mut KernelText, bytes: &[u8]) -> Result<(), String> {
+        match self {
+            Part::Binary => text.binary = bytes.to_vec(),
+            Part::Portable if !bytes.is_empty() && !bytes.ends_with(&[0]) => {
+                return Err(format!("{}: expected a zero at the end", text.entry));
+            }
+            Part::Portable => text.portable = bytes.to_vec(),
+        }
+        Ok(())
+    }
 }
 
 /// Bytes that kernels read.
@@ -155,28 +187,29 @@ impl Kernels {
         Ok(())
     }
 
-    /// All binaries one behind the other, each after its length in 8 bytes.
-    pub(super) fn binaries(&self) -> Vec<u8> {
+    /// That part of all texts one behind the other, each after its length in 8 bytes.
+    pub(super) fn part(&self, part: Part) -> Vec<u8> {
         let mut all = Vec::new();
         for text in &self.texts {
-            all.extend((text.binary.len() as u64).to_le_bytes());
-            all.extend(&text.binary);
+            let bytes = part.of(text);
+            all.extend((bytes.len() as u64).to_le_bytes());
+            all.extend(bytes);
         }
         all
     }
 
-    /// Gives the texts the binaries of that section.
-    pub(super) fn set_binaries(&mut self, mut section: &[u8]) -> Result<(), String> {
+    /// Gives the texts what that section has for them.
+    pub(super) fn set_part(&mut self, part: Part, mut section: &[u8]) -> Result<(), String> {
         for text in &mut self.texts {
-            let (length, rest) = section.split_first_chunk::<8>().ok_or("section binaries: too short")?;
+            let (length, rest) = section.split_first_chunk::<8>().ok_or("too short")?;
             let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
             if length > rest.len() {
-                return Err(format!("section binaries: expected {length} bytes, got {}", rest.len()));
+                return Err(format!("expected {length} bytes, got {}", rest.len()));
             }
-            let (binary, rest) = rest.split_at(length);
-            text.binary = binary.to_vec();
+            let (bytes, rest) = rest.split_at(length);
             section = rest;
+            part.set(text, bytes)?;
         }
-        if section.is_empty() { Ok(()) } else { Err("section binaries: bytes are left".to_string()) }
+        if section.is_empty() { Ok(()) } else { Err("bytes are left".to_string()) }
     }
 }

@@ -1,6 +1,7 @@
 //! A model on a device: kernels, weights, and the launches of every bucket.
-use super::{Api, Code, Device, DeviceMemory, Kernel, Wanted, open};
-use crate::artifact::{Binding, Buffer, Kernels};
+use super::layout::Layout;
+use super::{Api, Code, Device, DeviceInfo, DeviceMemory, Kernel, Wanted, carries_over_to, open, runs_on};
+use crate::artifact::{Binding, Buffer, KernelText, Kernels};
 use crate::program::Place;
 use crate::tune::Choices;
 use crate::weights::Weights;
@@ -31,8 +32,8 @@ pub(crate) enum Argument {
     State(usize),
     /// A parameter of the session.
     Param(usize),
-    /// The weights, from an offset on.
-    Weights(u64),
+    /// One of the memories that hold weights, from an offset on.
+    Weights(usize, u64),
     /// The tables of experts, from an offset on.
     Tables(u64),
     /// The constants of kernels, from an offset on.
@@ -54,54 +55,16 @@ pub(crate) struct Backend {
     pub(crate) device: Arc<dyn Device>,
     /// The launches of graph `main`, per bucket.
     pub(crate) programs: Vec<Vec<Planned>>,
-    pub(crate) weights: DeviceMemory,
+    /// First the one for what is uploaded.
+    pub(crate) weights: Vec<DeviceMemory>,
     pub(crate) tables: DeviceMemory,
     pub(crate) constants: DeviceMemory,
 }
 
-/// Where weights lie in the device's memory.
-struct Layout<'a> {
-    /// Offset of each range of the files by where it lies on the host.
-    ranges: HashMap<(usize, usize), u64>,
-    /// The ranges in order of their offsets.
-    order: Vec<(u64, &'a [u8])>,
-    bytes: u64,
-}
-
-impl<'a> Layout<'a> {
-    /// Gives every range that the module's weights name one place, once.
-    fn new(module: &Module, weights: &'a Weights) -> Layout<'a> {
-        let mut layout = Layout { ranges: HashMap::new(), order: Vec::new(), bytes: 0 };
-        for index in 0..module.weights.len() {
-            for (codes, scales) in weights.weight(index).items {
-                layout.add(codes);
-                layout.add(scales);
-            }
-        }
-        layout
-    }
-
-    fn add(&mut self, bytes: &'a [u8]) {
-        let at = self.bytes;
-        if self.ranges.contains_key(&key(bytes)) {
-            return;
-        }
-        self.ranges.insert(key(bytes), at);
-        self.order.push((at, bytes));
-        self.bytes = (at + bytes.len() as u64).next_multiple_of(ALIGN);
-    }
-
-    fn at(&self, bytes: &[u8]) -> u64 {
-        self.ranges[&key(bytes)]
-    }
-}
-
-fn key(bytes: &[u8]) -> (usize, usize) {
-    (bytes.as_ptr() as usize, bytes.len())
-}
-
 impl Backend {
-    /// Opens the device, uploads the weights and loads the kernels.
+    /// Opens the device, brings the weights there and loads the kernels.
+    ///
+    /// Weights that are used where they lie must stay mapped as long as anything runs.
     ///
     /// # Errors
     /// No device that fits the kernels, not enough memory for the weights, a text that does not
@@ -115,16 +78,20 @@ impl Backend {
         choice: &Choice,
     ) -> Result<Backend> {
         let device = open_for(kernels, choice)?;
-        let layout = Layout::new(module, weights);
+        let layout = Layout::new(module, weights, device.page_bytes(), device.info().allocation_bytes_max);
         let free = device.memory_free()?;
         if layout.bytes > free {
             let (info, needed) = (device.info(), layout.bytes);
             return Err(Error::Device(format!("{info}: the weights need {needed} bytes, {free} are free")));
         }
         let loaded = load(&device, kernels)?;
-        let memory = DeviceMemory::new(&device, "weights", layout.bytes)?;
+        let mut memories = vec![DeviceMemory::new(&device, "weights", layout.bytes)?];
         for (at, bytes) in &layout.order {
-            memory.upload(*at, bytes)?;
+            memories[0].upload(*at, bytes)?;
+        }
+        for view in &layout.views {
+            // SAFETY: the pages are those of a mapped file, which the engine keeps as long as its sessions.
+            memories.push(unsafe { DeviceMemory::of_pages(&device, view.start, view.bytes) }?);
         }
         let mut tables = Tables::default();
         let (constants, constant_at) = constants(&device, kernels)?;
@@ -160,7 +127,7 @@ impl Backend {
         }
         let table_memory = DeviceMemory::new(&device, "tables of experts", tables.bytes.len() as u64)?;
         table_memory.upload(0, &tables.bytes)?;
-        Ok(Backend { device, programs, weights: memory, tables: table_memory, constants })
+        Ok(Backend { device, programs, weights: memories, tables: table_memory, constants })
     }
 }
 
@@ -174,11 +141,10 @@ fn open_for(kernels: &Kernels, choice: &Choice) -> Result<Arc<dyn Device>> {
 
 /// Loads every text, on all cores: compiling is what takes the time.
 fn load(device: &Arc<dyn Device>, kernels: &Kernels) -> Result<Vec<Kernel>> {
-    let load = |text: &crate::artifact::KernelText| {
-        let fits = text.arch.as_ref() == Some(&device.info().arch) && !device.info().is_emulated;
+    let load = |text: &KernelText| {
         device.load(&Code {
             source: &text.source,
-            binary: if fits { &text.binary } else { &[] },
+            binary: binary(text, device.info()),
             entry: &text.entry,
             shared_bytes: text.shared_bytes,
             threads: text.block.iter().product(),
@@ -198,6 +164,16 @@ fn load(device: &Arc<dyn Device>, kernels: &Kernels) -> Result<Vec<Kernel>> {
         }
         Ok(all)
     })
+}
+
+/// What the device's driver takes of a text as it is; empty if it must be compiled.
+fn binary<'a>(text: &'a KernelText, device: &DeviceInfo) -> &'a [u8] {
+    match &text.arch {
+        Some(_) if device.is_emulated => &[],
+        Some(arch) if runs_on(arch, &device.arch) => &text.binary,
+        Some(arch) if carries_over_to(arch, &device.arch) => &text.portable,
+        _ => &[],
+    }
 }
 
 /// The constants in one memory, and where each begins.
@@ -238,10 +214,11 @@ impl Resolver<'_> {
         match binding {
             Binding::Step => Argument::Step,
             Binding::Constant(i) => Argument::Constants(self.constants[*i]),
-            Binding::Base(..) => Argument::Weights(0),
+            Binding::Base(i, role) => Argument::Weights(self.layout.memory(self.weight(*i), *role), 0),
             Binding::Weight(i, role) => {
-                let item = self.weights.weight(self.weight(*i)).items[0];
-                Argument::Weights(self.layout.at(of_role(item, *role)))
+                let index = self.weight(*i);
+                let item = self.weights.weight(index).items[0];
+                Argument::Weights(self.layout.memory(index, *role), self.layout.at(index, *role, item))
             }
             Binding::Table(i, role) => Argument::Tables(self.table(*i, *role, tables)),
             Binding::Scratch(offset, _) => {
@@ -280,13 +257,9 @@ impl Resolver<'_> {
         tables.bytes.resize(tables.bytes.len().next_multiple_of(ALIGN as usize), 0);
         let at = tables.bytes.len() as u64;
         for item in self.weights.weight(index).items {
-            tables.bytes.extend(self.layout.at(of_role(*item, role)).to_le_bytes());
+            tables.bytes.extend(self.layout.at(index, role, *item).to_le_bytes());
         }
         tables.known.insert(entry, at);
         at
     }
-}
-
-fn of_role<'a>((codes, scales): (&'a [u8], &'a [u8]), role: Role) -> &'a [u8] {
-    if role == Role::Codes { codes } else { scales }
 }

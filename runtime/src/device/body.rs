@@ -81,7 +81,7 @@ impl DeviceBody {
             Argument::Arena(at) => self.arena.place(at),
             Argument::State(i) => self.states[i].place(0),
             Argument::Param(i) => self.params[i].place(0),
-            Argument::Weights(at) => self.backend.weights.place(at),
+            Argument::Weights(memory, at) => self.backend.weights[memory].place(at),
             Argument::Tables(at) => self.backend.tables.place(at),
             Argument::Constants(at) => self.backend.constants.place(at),
         }

@@ -4,7 +4,7 @@
 use super::objc::{Id, Objc, Sel};
 use super::{Api, Code, Device, DeviceInfo, Kernel, Launch, Place};
 use crate::{Error, Result};
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex};
@@ -180,6 +180,18 @@ impl MetalDevice {
     }
 }
 
+/// The size of the system's pages.
+#[cfg(unix)]
+fn page_bytes() -> Option<usize> {
+    // SAFETY: a question without memory.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok().filter(|bytes| bytes.is_power_of_two())
+}
+
+#[cfg(not(unix))]
+fn page_bytes() -> Option<usize> {
+    None
+}
+
 impl Device for MetalDevice {
     fn info(&self) -> &DeviceInfo {
         &self.info
@@ -214,6 +226,28 @@ impl Device for MetalDevice {
         };
         if buffer.is_null() {
             return Err(Error::Device(format!("{}: no memory for {bytes} bytes", self.info)));
+        }
+        Ok(buffer as u64)
+    }
+
+    fn page_bytes(&self) -> Option<usize> {
+        let flag = self.objc.ask(self.device as Id, c"hasUnifiedMemory");
+        // A BOOL is the lowest byte of the word.
+        if flag & 0xff == 0 { None } else { page_bytes() }
+    }
+
+    unsafe fn adopt(&self, start: usize, bytes: usize) -> Result<u64> {
+        let nobody: Id = null_mut();
+        // SAFETY: the method takes an address, a length, options and a block for the end of the memory, of which
+        // there is none, and answers an object that the caller owns; the caller vouches for the pages.
+        let buffer = unsafe {
+            let make: unsafe extern "C" fn(Id, Sel, *mut c_void, usize, usize, Id) -> Id =
+                self.objc.message();
+            let selector = self.objc.selector(c"newBufferWithBytesNoCopy:length:options:deallocator:");
+            make(self.device as Id, selector, start as *mut c_void, bytes, STORAGE_SHARED, nobody)
+        };
+        if buffer.is_null() {
+            return Err(Error::Device(format!("{}: {bytes} bytes of files are not taken", self.info)));
         }
         Ok(buffer as u64)
     }

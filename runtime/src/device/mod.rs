@@ -3,16 +3,19 @@
 //! A device runs lists of launches on memory that it owns. It knows nothing of models: kernels come
 //! as text or binary, arguments are places in its memory. Nothing here needs a toolkit to be built,
 //! and everything is built on every system.
+mod arch;
 mod backend;
 mod body;
 pub mod emulator;
 mod find;
+mod layout;
 mod library;
 mod metal;
 mod objc;
 mod rtc;
 mod streams;
 
+pub use arch::{carries_over_to, runs_on};
 pub(crate) use backend::Backend;
 pub use backend::Choice;
 pub(crate) use body::DeviceBody;
@@ -87,7 +90,7 @@ impl fmt::Display for DeviceInfo {
 pub struct Code<'a> {
     /// The text in the language of the API.
     pub source: &'a str,
-    /// What the driver loads without a compiler; empty where there is none.
+    /// What the driver loads, or makes code of by itself, with no compiler beside it; empty where there is none.
     pub binary: &'a [u8],
     /// Name of the function.
     pub entry: &'a str,
@@ -187,6 +190,20 @@ impl DeviceMemory {
         Ok(DeviceMemory { device: device.clone(), allocation, bytes })
     }
 
+    /// Memory of the host where it is: whole pages that hold `bytes` from address `start` on, see
+    /// [`Device::page_bytes`]. Nobody may upload to it.
+    ///
+    /// # Errors
+    /// The device cannot use it.
+    ///
+    /// # Safety
+    /// The pages stay readable as long as a launch may read this memory.
+    pub unsafe fn of_pages(device: &Arc<dyn Device>, start: usize, bytes: usize) -> Result<DeviceMemory> {
+        // SAFETY: the caller vouches for the pages.
+        let allocation = unsafe { device.adopt(start, bytes) }?;
+        Ok(DeviceMemory { device: device.clone(), allocation, bytes: bytes as u64 })
+    }
+
     /// Length in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -250,6 +267,22 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// Not enough memory.
     fn allocate(&self, bytes: u64) -> Result<u64>;
+
+    /// The size of the pages of the host's memory, if kernels can read it where it is.
+    fn page_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Pages of the host's memory as an allocation; see [`DeviceMemory`], which frees it.
+    ///
+    /// # Errors
+    /// The device cannot use them.
+    ///
+    /// # Safety
+    /// They stay readable as long as a launch may read them, and no launch writes them.
+    unsafe fn adopt(&self, start: usize, bytes: usize) -> Result<u64> {
+        Err(Error::Device(format!("{}: {bytes} bytes at {start:#x} are the host's", self.info())))
+    }
 
     /// Gives an allocation back.
     fn free(&self, allocation: u64);

@@ -21,6 +21,11 @@ functions! { Compiler:
     code = ["nvrtcGetCUBIN", "hiprtcGetCode"](Program, *mut c_char) -> c_int;
 }
 
+functions! { Portable:
+    bytes = ["nvrtcGetPTXSize"](Program, *mut usize) -> c_int;
+    text = ["nvrtcGetPTX"](Program, *mut c_char) -> c_int;
+}
+
 functions! { Version: version = ["nvrtcVersion"](*mut c_int, *mut c_int) -> c_int; }
 
 /// What a compiler made of a text.
@@ -28,6 +33,8 @@ functions! { Version: version = ["nvrtcVersion"](*mut c_int, *mut c_int) -> c_in
 pub struct Compiled {
     /// The binary.
     pub binary: Vec<u8>,
+    /// What drivers of later devices make their code of: PTX of NVIDIA's, ended by a zero. Empty without one.
+    pub portable: Vec<u8>,
     /// What the compiler said; NVRTC tells registers and spilled bytes.
     pub log: String,
 }
@@ -87,7 +94,8 @@ pub(super) fn cuda(emulator: Option<&Library>, source: &str, arch: &str) -> Resu
         options.push("--ptxas-options=-v".to_string());
         options.extend(include_folders().iter().map(|p| format!("--include-path={}", p.display())));
     }
-    compiler.run("NVRTC", source, &options).map_err(|error| match error {
+    let portable = if emulator.is_none() { Some(Portable::find(library, 0)?) } else { None };
+    compiler.run("NVRTC", source, &options, portable.as_ref()).map_err(|error| match error {
         Error::Device(why) if why.contains("cannot open source file") => Error::Device(format!(
             "{why}\nheaders: expected those of a CUDA toolkit, or of the Python wheels nvidia-cuda-runtime, \
              nvidia-cuda-crt and nvidia-cuda-cccl"
@@ -108,11 +116,17 @@ pub(super) fn hip(emulator: Option<&Library>, source: &str, arch: &str) -> Resul
         }
     };
     let compiler = Compiler::find(library, 1)?;
-    compiler.run("hiprtc", source, &[format!("--offload-arch={arch}"), "-O3".to_string()])
+    compiler.run("hiprtc", source, &[format!("--offload-arch={arch}"), "-O3".to_string()], None)
 }
 
 impl Compiler {
-    fn run(&self, who: &str, source: &str, options: &[String]) -> Result<Compiled> {
+    fn run(
+        &self,
+        who: &str,
+        source: &str,
+        options: &[String],
+        portable: Option<&Portable>,
+    ) -> Result<Compiled> {
         let text = |s: &str| CString::new(s).map_err(|e| Error::Device(format!("{who}: {e}")));
         let (source, name) = (text(source)?, text("kernel")?);
         let options = options.iter().map(|o| text(o)).collect::<Result<Vec<_>>>()?;
@@ -130,11 +144,13 @@ impl Compiler {
             let log = fetch(program, self.log_bytes, self.log);
             let log = String::from_utf8_lossy(&log).trim_end_matches('\0').to_string();
             let binary = if code == 0 { fetch(program, self.code_bytes, self.code) } else { Vec::new() };
+            let portable = portable.filter(|_| code == 0);
+            let portable = portable.map(|p| fetch(program, p.bytes, p.text)).unwrap_or_default();
             (self.destroy)(&mut program);
             if code != 0 || binary.is_empty() {
                 return Err(Error::Device(format!("{who} refuses the text (code {code}):\n{log}")));
             }
-            Ok(Compiled { binary, log })
+            Ok(Compiled { binary, portable, log })
         }
     }
 }

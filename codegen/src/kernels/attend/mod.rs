@@ -188,8 +188,11 @@ impl Text for Partial {
         if self.0.parts == 1 { "attend" } else { "attend_part" }
     }
 
-    fn holds_many_sums(&self) -> bool {
-        self.0.parts > 1
+    fn threads_min(&self) -> Option<u32> {
+        match self.0.keys {
+            Scalar::F32 => Some(512),
+            _ => (self.0.parts > 1).then_some(768),
+        }
     }
 
     #[cfg(feature = "gpu")]

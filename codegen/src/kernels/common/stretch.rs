@@ -36,6 +36,13 @@ impl Stretch {
         }
     }
 
+    /// The same up to the end of its last sector, or to the last group before byte `end` if that comes first.
+    pub(crate) fn up_to_sector(&self, end: usize) -> Stretch {
+        let per_sector = comptime!((SECTOR / 16) as usize);
+        let whole = (self.end + comptime!(per_sector - 1)) / per_sector * per_sector;
+        Stretch { sector: self.sector, first: self.first, end: clamp_max(whole, (end + 15) / 16) }
+    }
+
     /// Groups from its first sector to its end.
     pub(crate) fn groups(&self) -> usize {
         self.end - self.sector

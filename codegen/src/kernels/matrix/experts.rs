@@ -56,11 +56,11 @@ fn routed(
     maxima: &Maxima,
     target: &Target,
 ) -> Option<Vec<Launch>> {
-    if !suits(of.tokens, maxima, of.input.scalar, of.format) {
+    if !suits(of.tokens, maxima, of.input.scalar) {
         return None;
     }
     let [experts_of, rows, width] = of.weight.constants()?[..] else { return None };
-    let matrix = Matrix::new(of.format, of.weight.scalar, rows, width, BLOCK, target)?;
+    let matrix = Matrix::new(of.format, 1, of.weight.scalar, rows, width, BLOCK, target)?;
     let pair = of.weights.len() == 2;
     let matrix = Matrix { pair, ..matrix };
     let lists = Lists::new(of.tokens, of.slots, experts_of, BLOCK, maxima, target)?;
@@ -70,8 +70,8 @@ fn routed(
     let inputs = Rows { each: of.tokens.each * each, ..of.tokens };
     let norm = (Norm::None, Binding::Step);
     let given = Given { inputs, operand: of.x, width, format: of.format, norm };
-    let (second, scratch) = inputs::launch(&given, &matrix, inputs.max(maxima), end(&listed), target)?;
-    let mut bindings = vec![listed, scratch, Binding::Value(of.routes)];
+    let (second, ready) = inputs::launch(&given, &matrix, inputs.max(maxima), end(&listed), target)?;
+    let mut bindings = vec![listed, ready, Binding::Value(of.routes)];
     for i in 0..2 {
         bindings.extend(experts(of.weights[i.min(of.weights.len() - 1)], of.weight.scalar));
     }
@@ -83,7 +83,7 @@ fn routed(
         bindings,
         text: Arc::new(Spec { lists, matrix, sharing, clamp: of.clamp }),
     };
-    Some(vec![first, second, third])
+    Some([Some(first), second, Some(third)].into_iter().flatten().collect())
 }
 
 /// Where scratch behind a part of it begins.

@@ -158,7 +158,7 @@ fn multiply_sums(
     }
 }
 
-/// A sum as it is without the factors of its input and of the matrix; `input` is the input's number in scratch.
+/// A sum as it is without the factors of its input and of the matrix; `input` is the input's number where inputs lie.
 #[cube]
 pub(super) fn unscaled(sum: f32, inputs: &[u32], input: usize, exponent: u32, #[comptime] m: Matrix) -> f32 {
     let mut value = sum;
@@ -192,7 +192,7 @@ fn multiply(held: &Held, sums: &Sequence<cmma::Matrix<f32>>, #[comptime] m: Matr
 fn multiply_elements<E: Float>(held: &Held, sums: &Sequence<cmma::Matrix<f32>>, #[comptime] m: Matrix) {
     let f = comptime!(m.fragment as usize);
     let stride = comptime!((4 * PITCH * m.per_word()) as usize);
-    let (deep, across) = comptime!((m.deep() as usize, m.across() as usize));
+    let (pieces, deep, across) = comptime!((m.pieces() as usize, m.deep() as usize, m.across() as usize));
     let elements = view::<Vector<u32, Const<4>>, E>(held.room.as_slice());
     let (side, above) = (subgroup(m) % 2, subgroup(m) / 2);
     #[unroll]
@@ -200,7 +200,7 @@ fn multiply_elements<E: Float>(held: &Held, sums: &Sequence<cmma::Matrix<f32>>, 
         let mut right = Sequence::<cmma::Matrix<E>>::new();
         #[unroll]
         for j in 0..across {
-            let row = comptime!(m.inputs as usize) + matrix_row(side, j, m);
+            let row = comptime!(m.input_rows() as usize) + matrix_row(side, j, m);
             let at = row * stride + comptime!(k * f);
             right.push(cmma::Matrix::<E>::from_slice(
                 cmma::MatrixIdent::B,
@@ -212,9 +212,12 @@ fn multiply_elements<E: Float>(held: &Held, sums: &Sequence<cmma::Matrix<f32>>, 
                 comptime!(stride as u32),
             ));
         }
+        // The smallest pieces first, since they are lost in large sums.
         #[unroll]
-        for i in 0..deep {
-            let at = (above * deep + i) * comptime!(f * stride) + comptime!(k * f);
+        for step in 0..comptime!(pieces * deep) {
+            let (piece, i) = comptime!((pieces - 1 - step / deep, step % deep));
+            let first = comptime!(piece * (m.inputs as usize / f));
+            let at = (first + above * deep + i) * comptime!(f * stride) + comptime!(k * f);
             let left = cmma::Matrix::<E>::from_slice(
                 cmma::MatrixIdent::A,
                 f,

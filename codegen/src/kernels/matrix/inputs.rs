@@ -1,6 +1,7 @@
 //! Inputs as matrix units take them: normed, rounded, one after the other in scratch.
 //!
-//! A block per input. Rows of scratch are whole tiles; what lies behind the columns is zero.
+//! A block per input. Rows of scratch are the whole tiles of each piece; what lies behind the columns is zero. Where
+//! inputs are staged from rows of f32, scratch has such rows, and without a norm they are the operand itself.
 use super::{Element, Matrix, TILE_BYTES};
 use crate::kernels::common::Rows;
 use crate::kernels::product::{Norm, Product};
@@ -15,13 +16,16 @@ use {
     crate::kernels::common::rows,
     crate::kernels::product::{Tile, norm_factors, stage},
     cubecl::prelude::*,
+    half::f16,
 };
 
 #[derive(Debug)]
 struct Inputs {
     inputs: Rows,
     product: Product,
-    /// Words of an input's elements in scratch, and from one input to the next.
+    /// Elements that each element of an input is the sum of.
+    pieces: u32,
+    /// Words of a piece of an input in scratch, and from one input to the next.
     words: u32,
     pitch: u32,
     element: Element,
@@ -41,15 +45,18 @@ pub(crate) struct Given {
     pub(crate) norm: (Norm, Binding),
 }
 
-/// The launch that writes the inputs of `matrix` from byte `offset` of scratch on, `most` of them, and where they
-/// then are. `None` if they cannot be rounded so.
+/// The launch, if there must be one, that writes the inputs of `matrix` from byte `offset` of scratch on, `most` of
+/// them, and where they then are. `None` if they cannot be rounded so.
 pub(super) fn launch(
     given: &Given,
     matrix: &Matrix,
     most: u32,
     offset: u64,
     target: &Target,
-) -> Option<(Launch, Binding)> {
+) -> Option<(Option<Launch>, Binding)> {
+    if matrix.in_place() && given.norm.0 == Norm::None {
+        return Some((None, Binding::Value(given.operand)));
+    }
     let width = matrix.weight.width;
     let product = Product::new(Scalar::F32, matrix.rows, Scalar::F32, width, 1, target)?;
     let product = product.normed(given.norm.0, target).rounded(given.format, given.width)?;
@@ -63,12 +70,13 @@ pub(super) fn launch(
         text: Arc::new(Inputs {
             inputs: given.inputs,
             product,
-            words: matrix.tiles() * TILE_BYTES / 4,
+            pieces: if matrix.in_place() { 1 } else { matrix.pieces() },
+            words: if matrix.in_place() { width } else { matrix.tiles() * TILE_BYTES / 4 },
             pitch: matrix.input_bytes() / 4,
-            element: matrix.element,
+            element: if matrix.in_place() { Element::F32 } else { matrix.element },
         }),
     };
-    Some((launch, scratch))
+    Some((Some(launch), scratch))
 }
 
 impl Text for Inputs {
@@ -81,9 +89,9 @@ impl Text for Inputs {
         let [b0, b1, b2, b3] = emit::buffers();
         let (set, dev, lang) = at.parts();
         let (inputs, p) = (self.inputs, self.product);
-        let (words, pitch, element) = (self.words, self.pitch, self.element);
+        let (pieces, words, pitch, element) = (self.pieces, self.words, self.pitch, self.element);
         CubeKernel::define(&matrix_inputs::MatrixInputs::new(
-            set, dev, lang, b0, b1, b2, b3, inputs, p, words, pitch, element,
+            set, dev, lang, b0, b1, b2, b3, inputs, p, pieces, words, pitch, element,
         ))
     }
 }
@@ -97,6 +105,7 @@ fn matrix_inputs(
     out: &mut [u32],
     #[comptime] inputs: Rows,
     #[comptime] p: Product,
+    #[comptime] pieces: u32,
     #[comptime] words: u32,
     #[comptime] pitch: u32,
     #[comptime] element: Element,
@@ -127,7 +136,7 @@ fn matrix_inputs(
         let exponent = input_exponent(block_max(top, &mut partial, p.subgroups));
         factor = power(exponent);
         if UNIT_POS == 0 {
-            out[row + words] = u32::reinterpret(power(254u32 - exponent));
+            out[row + comptime!(pieces as usize * words)] = u32::reinterpret(power(254u32 - exponent));
         }
     }
     for tile in 0..comptime!(p.tiles() as usize) {
@@ -145,7 +154,17 @@ fn matrix_inputs(
                     out[row + at] = u32::reinterpret(low);
                 } else {
                     let high = held.number(0usize, i * each + 1, p);
-                    out[row + at] = both(low * factor, high * factor, element);
+                    let mut left = (low * factor, high * factor);
+                    #[unroll]
+                    for piece in 0..comptime!(pieces as usize) {
+                        out[row + at + comptime!(piece * words)] = both(left.0, left.1, element);
+                        if comptime!(pieces > 1) {
+                            left = (
+                                left.0 - f32::cast_from(f16::cast_from(left.0)),
+                                left.1 - f32::cast_from(f16::cast_from(left.1)),
+                            );
+                        }
+                    }
                 }
             }
         }

@@ -1,10 +1,11 @@
 //! Products on matrix units, for long steps.
 //!
 //! A first launch norms and rounds each input once and writes it into scratch as the elements that the
-//! units multiply; the product then works on tiles:
+//! units multiply; most inputs that are neither normed nor rounded need none and stay where they are. The product then
+//! works on tiles:
 //!
 //! ```text
-//! inputs  [inputs of the block, columns]  ──stage───> shared, 16 bytes per thread
+//! inputs  [inputs of the block, columns]  ──stage───> shared, 16 bytes per thread and piece
 //! matrix  [64 rows, chunk of columns]     ──window──> shared, bytes, read once
 //!         [64 rows, columns]              ──decode──> shared, a unit per thread
 //!         fragments of both               ──units───> sums in registers, f32
@@ -12,7 +13,8 @@
 //!
 //! [`Element`] says what elements are and what keeps them in range. The units add in f32.
 //!
-//! Only inputs that the op rounds are multiplied so: an op with `fmt=f32` keeps every bit it can.
+//! An op with `fmt=f32` keeps the bits of its inputs: each element is there as the sum of
+//! [pieces](Matrix::pieces).
 mod experts;
 #[cfg(feature = "gpu")]
 mod fragments;
@@ -53,6 +55,8 @@ const PITCH: u32 = TILE_GROUPS + 1;
 const THREADS_MIN: u32 = 512;
 /// Columns of the sums that a subgroup holds.
 const ACROSS: u32 = 32;
+/// Fewer rows are too few blocks to be worth it where the product for short steps would read the same bits.
+const WHOLE_ROWS_MIN: u32 = 256;
 /// Shared memory for bytes of the matrices, on devices that have little and on those that have more.
 const WINDOW_BYTES: [u32; 2] = [12 << 10, 20 << 10];
 const LARGE_SHARED_BYTES: u32 = 96 << 10;
@@ -60,10 +64,10 @@ const LARGE_SHARED_BYTES: u32 = 96 << 10;
 /// What the units multiply.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Element {
-    /// All products are those of f32: on Apple's devices.
+    /// All products are those of f32: on Apple's devices, unless inputs are too large for that.
     F32,
-    /// Inputs of `e4m3` or bfloat16 and weights of `fp8`, `fp4`, `mxfp4` or bfloat16: exact, and in range, because
-    /// bfloat16 has the exponents of f32.
+    /// Inputs of `e4m3` or bfloat16, or pieces of f32, and weights of `fp8`, `fp4`, `mxfp4` or bfloat16: exact, and
+    /// in range, because bfloat16 has the exponents of f32.
     Bf16,
     /// All others. Each input comes under a power of two that brings its largest element to 2^14; the matrix under
     /// one power of two per block of rows, which each chunk of columns lowers where its scales could bring an
@@ -72,16 +76,23 @@ enum Element {
 }
 
 impl Element {
-    /// The one for inputs of a format and a matrix; `None` if that is for no units.
-    fn of(format: Scalar, weight: Scalar, target: &Target) -> Option<Element> {
+    /// The one for inputs of a format, so many of a token, and a matrix; `None` if that is for no units.
+    fn of(format: Scalar, parts: u32, weight: Scalar, target: &Target) -> Option<Element> {
         use Scalar::*;
-        let small = matches!(format, E4m3x128 | Bf16);
+        let apple = target.api == Api::Metal;
+        // What attention gives, several inputs of each token, is the largest value of a layer: once more in scratch
+        // as f32 it would need more of the arena than all else.
+        let room = parts == 1 || format == F32;
+        let small = matches!(format, E4m3x128 | Bf16 | F32);
         match weight {
             F32 => None,
-            _ if target.api == Api::Metal => Some(Element::F32),
-            Fp8 | Fp4 | Mxfp4 | Bf16 if small => Some(Element::Bf16),
+            _ if apple && room => Some(Element::F32),
+            // Apple's fragments of bfloat16 have sums of bfloat16.
+            Fp8 | Fp4 | Mxfp4 | Bf16 if small && !apple => Some(Element::Bf16),
             // The exponents of weights that have no scales are not known before they are read.
             Bf16 => None,
+            // Others would have to come in pieces too.
+            _ if format == F32 && weight != F16 => None,
             _ => Some(Element::F16),
         }
     }
@@ -106,34 +117,40 @@ pub(crate) struct Matrix {
     fragment: u32,
     /// What it multiplies.
     element: Element,
+    /// Whether inputs are f32 that nobody rounds.
+    whole: bool,
     /// Columns of a matrix whose bytes wait in shared memory at once.
     chunk: u32,
 }
 
-/// Whether a step in this bucket has inputs for matrix units: enough, as numbers, and rounded by the op.
-fn suits(inputs: Rows, maxima: &Maxima, input: Scalar, format: Scalar) -> bool {
-    let long = inputs.sym == Some(Sym::Tokens) && maxima.tokens >= TOKENS_MIN;
-    long && input == Scalar::F32 && format != Scalar::F32
+/// Whether a step in this bucket has inputs for matrix units: enough, and as numbers.
+fn suits(inputs: Rows, maxima: &Maxima, input: Scalar) -> bool {
+    inputs.sym == Some(Sym::Tokens) && maxima.tokens >= TOKENS_MIN && input == Scalar::F32
 }
 
 impl Matrix {
-    /// The product with `rows` rows of a matrix, for blocks of `inputs` inputs. `None` if the format is not one
-    /// for matrix units on the target.
+    /// The product with `rows` rows of a matrix, for blocks of `inputs` inputs, where a token has `parts` inputs.
+    /// `None` if the format is not one for matrix units on the target.
     fn new(
         format: Scalar,
+        parts: u32,
         weight: Scalar,
         rows: u32,
         width: u32,
         inputs: u32,
         target: &Target,
     ) -> Option<Matrix> {
-        let element = Element::of(format, weight, target)?;
+        let element = Element::of(format, parts, weight, target)?;
         let weight = RowFormat::of(weight, width).filter(|w| w.unit() >= 8)?;
-        let wide = element == Element::F32;
-        // Elements of four bytes leave no room for more.
-        let inputs = if wide { inputs.min(ROWS) } else { inputs };
-        let (parts, pair, lanes, fragment) = (1, false, target.subgroup, if wide { 8 } else { 16 });
-        let matrix = Matrix { weight, rows, parts, pair, inputs, lanes, fragment, element, chunk: 0 };
+        let (apple, whole) = (target.api == Api::Metal, format == Scalar::F32);
+        if whole && !width.is_multiple_of(8) {
+            // Inputs are staged where they lie, eight columns at once.
+            return None;
+        }
+        // Apple's shared memory and pieces leave no room for more.
+        let inputs = if apple || whole { inputs.min(ROWS) } else { inputs };
+        let (pair, lanes, fragment) = (false, target.subgroup, if apple { 8 } else { 16 });
+        let matrix = Matrix { weight, rows, parts, pair, inputs, lanes, fragment, element, whole, chunk: 0 };
         let window = WINDOW_BYTES[usize::from(target.shared_bytes_max >= LARGE_SHARED_BYTES)];
         Some(Matrix { chunk: matrix.chunk_in(window)?, ..matrix })
     }
@@ -151,7 +168,7 @@ impl Matrix {
 
     /// How far a result may be from its op's meaning.
     fn tolerance(&self) -> f64 {
-        if self.element == Element::F16 { ROUNDED } else { EXACT }
+        if self.element == Element::F16 && !self.whole { ROUNDED } else { EXACT }
     }
 
     /// Threads of a block.
@@ -189,9 +206,33 @@ impl Matrix {
         self.weight.width.div_ceil(self.columns())
     }
 
-    /// Bytes of an input in scratch: whole tiles, then what sums are to be multiplied with, if anything.
+    /// Elements whose sum an element of an input is: of the 24 bits of an f32 a bfloat16 has 8, and two f16 have
+    /// all but the last.
+    fn pieces(&self) -> u32 {
+        match self.element {
+            Element::Bf16 if self.whole => 3,
+            Element::F16 if self.whole => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether inputs are staged from rows of f32.
+    fn in_place(&self) -> bool {
+        self.whole && !self.scales_inputs()
+    }
+
+    /// Bytes of an input where it is staged from: its columns, or the whole tiles of every piece and what sums are
+    /// to be multiplied with, if anything.
     fn input_bytes(&self) -> u32 {
-        self.tiles() * TILE_BYTES + if self.scales_inputs() { 16 } else { 0 }
+        if self.in_place() {
+            return 4 * self.weight.width;
+        }
+        self.pieces() * self.tiles() * TILE_BYTES + if self.scales_inputs() { 16 } else { 0 }
+    }
+
+    /// Rows of the tile of inputs: first all of one piece, then all of the next.
+    fn input_rows(&self) -> u32 {
+        self.pieces() * self.inputs
     }
 
     /// Rows of one matrix that a block multiplies.
@@ -231,7 +272,7 @@ impl Matrix {
 
     /// Groups of 16 bytes of shared memory for the tiles of inputs and matrices, and later for sums.
     fn room(&self) -> u32 {
-        PITCH * (self.inputs + ROWS).max(self.subgroups() * self.fragment)
+        PITCH * (self.input_rows() + ROWS).max(self.subgroups() * self.fragment)
     }
 
     /// Groups of 16 bytes of the window that a row's bytes take.

@@ -1,6 +1,6 @@
 //! The product of all inputs with one matrix, or with two of a shape, and what becomes of the sums.
 use super::inputs::{self, Given};
-use super::{Element, Matrix, THREADS_MIN, suits};
+use super::{Matrix, THREADS_MIN, WHOLE_ROWS_MIN, suits};
 use crate::kernels::common::Rows;
 use crate::kernels::product::matrix;
 use crate::{Binding, Launch, Target, Text};
@@ -56,21 +56,19 @@ struct Spec {
 /// The launches of a product on matrix units, with scratch from byte `offset` on. `None` if they are not for it.
 pub(crate) fn dense(of: Dense<'_>, offset: u64, maxima: &Maxima, target: &Target) -> Option<Vec<Launch>> {
     let Dense { given, input, weights, weight, parts, outcome, with } = of;
-    if !suits(given.inputs, maxima, input.scalar, given.format) {
+    if !suits(given.inputs, maxima, input.scalar) {
         return None;
     }
     let [rows, width] = weight.constants()?[..] else { return None };
     let most = given.inputs.max(maxima);
     let block = if most < 512 { 64 } else { 128 };
-    let matrix_of = Matrix::new(given.format, weight.scalar, rows, width, block, target)?;
-    let m = Matrix { parts, pair: weights.len() == 2, ..matrix_of };
-    if parts > 1 && m.element == Element::F32 {
-        // What attention gives is the largest value of a layer: once more in scratch, as wide as it is, it would
-        // need more of the arena than all else.
+    let matrix_of = Matrix::new(given.format, parts, weight.scalar, rows, width, block, target)?;
+    let m = Matrix { pair: weights.len() == 2, ..matrix_of };
+    if m.whole && rows < WHOLE_ROWS_MIN {
         return None;
     }
-    let (first, scratch) = inputs::launch(&given, &m, most, offset, target)?;
-    let mut bindings = vec![Binding::Step, scratch];
+    let (first, ready) = inputs::launch(&given, &m, most, offset, target)?;
+    let mut bindings = vec![Binding::Step, ready];
     for i in 0..2 {
         bindings.extend(matrix(weights[i.min(weights.len() - 1)], weight.scalar));
     }
@@ -83,7 +81,7 @@ pub(crate) fn dense(of: Dense<'_>, offset: u64, maxima: &Maxima, target: &Target
         bindings,
         text: Arc::new(Spec { inputs: given.inputs, matrix: m, outcome }),
     };
-    Some(vec![first, second])
+    Some(first.into_iter().chain([second]).collect())
 }
 
 impl Text for Spec {

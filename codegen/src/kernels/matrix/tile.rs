@@ -52,7 +52,7 @@ pub(super) fn staged_row(#[comptime] turn: usize, #[comptime] m: Matrix) -> usiz
 }
 
 /// Tile `tile` of the inputs into shared memory. `from[turn]` is 0 where the thread's row is no input, else one
-/// more than the number of the input in scratch.
+/// more than the number of the input where inputs lie.
 #[cube]
 pub(super) fn stage_inputs(
     inputs: &[u32],
@@ -65,31 +65,80 @@ pub(super) fn stage_inputs(
     let group = (UNIT_POS % TILE_GROUPS) as usize;
     #[unroll]
     for turn in 0..comptime!(turns(m)) {
-        // Single words stay in registers, where a group would not.
-        let mut words = Array::<u32>::new(4usize);
-        #[unroll]
-        for i in 0..4usize {
-            words[i] = 0u32;
-        }
-        if from[turn] > 0 {
-            let at = (from[turn] - 1) * of_row + tile * comptime!(TILE_GROUPS as usize) + group;
-            let word = quads(inputs)[at];
+        let to = staged_row(turn, m) * comptime!(PITCH as usize) + group;
+        // Behind the last column of a whole input lies the next one.
+        let column = (tile * comptime!(TILE_GROUPS as usize) + group) * comptime!(4 * m.per_word() as usize);
+        let there =
+            from[turn] > 0 && (comptime!(!m.in_place()) || column < comptime!(m.weight.width as usize));
+        if comptime!(m.in_place() && m.pieces() > 1) {
+            let at = (from[turn] - 1) * of_row + column / 4;
+            stage_pieces(inputs, there, at, to, held, m);
+        } else {
             #[unroll]
-            for i in 0..4usize {
-                words[i] = word.extract(i);
+            for piece in 0..comptime!(m.pieces() as usize) {
+                let tile = comptime!(piece * m.tiles() as usize) + tile;
+                let at = (from[turn] - 1) * of_row + tile * comptime!(TILE_GROUPS as usize) + group;
+                let to = to + comptime!(piece * (m.inputs * PITCH) as usize);
+                held.room[to] = group_or_zeros(inputs, there, at);
             }
         }
-        let mut word = Vector::<u32, Const<4>>::new(0u32);
+    }
+}
+
+/// Group `at` of the inputs, or zeros.
+#[cube]
+fn group_or_zeros(inputs: &[u32], there: bool, at: usize) -> Vector<u32, Const<4>> {
+    // As in [`fill_part`].
+    let mut words = Array::<u32>::new(4usize);
+    #[unroll]
+    for i in 0..4usize {
+        words[i] = 0u32;
+    }
+    if there {
+        put_words(quads(inputs)[at], &mut words);
+    }
+    group_of_words(&words)
+}
+
+/// Eight numbers from group `at` of the inputs on, or zeros, into group `to` of each piece's rows.
+///
+/// Without its lower half an f32 is a bfloat16, and what is left of it is a number of 16 bits, of which the same
+/// holds: the pieces' sum is exact.
+#[cube]
+fn stage_pieces(inputs: &[u32], there: bool, at: usize, to: usize, held: &mut Held, #[comptime] m: Matrix) {
+    let mut left = Array::<f32>::new(8usize);
+    #[unroll]
+    for i in 0..8usize {
+        left[i] = 0.0f32;
+    }
+    if there {
+        #[unroll]
+        for g in 0..2usize {
+            let group = quads(inputs)[at + g];
+            #[unroll]
+            for i in 0..4usize {
+                left[comptime!(4 * g + i)] = f32::reinterpret(group.extract(i));
+            }
+        }
+    }
+    #[unroll]
+    for piece in 0..comptime!(m.pieces() as usize) {
+        let mut group = Vector::<u32, Const<4>>::new(0u32);
         #[unroll]
         for i in 0..4usize {
-            word.insert(i, words[i]);
+            let low = u32::reinterpret(left[comptime!(2 * i)]) & 0xffff_0000u32;
+            let high = u32::reinterpret(left[comptime!(2 * i + 1)]) & 0xffff_0000u32;
+            left[comptime!(2 * i)] -= f32::reinterpret(low);
+            left[comptime!(2 * i + 1)] -= f32::reinterpret(high);
+            group.insert(i, (low >> 16u32) | high);
         }
-        held.room[staged_row(turn, m) * comptime!(PITCH as usize) + group] = word;
+        held.room[to + comptime!(piece * (m.inputs * PITCH) as usize)] = group;
     }
 }
 
 /// Brings what is staged of the chunk that begins with tile `tile` to the window, from row `to` of it on.
 ///
+/// A chunk is loaded up to the end of its last sector, and the next one takes that sector over from where it waits.
 /// All threads of the block call it between barriers.
 #[cube]
 pub(super) fn fill(
@@ -104,29 +153,100 @@ pub(super) fn fill(
     let w = comptime!(m.weight);
     let (pitch, most) = comptime!((m.window_pitch() as usize, w.staged_bytes(m.chunk) as usize));
     let done = tile / comptime!((m.chunk / m.columns()) as usize) * most;
-    let length = clamp_max(comptime!(w.staged_bytes(w.width) as usize) - done, most);
     let team = comptime!(team(m));
     let rows = comptime!(m.threads() as usize / team);
     #[unroll]
     for pass in 0..comptime!((m.block_rows() as usize).div_ceil(rows)) {
         let row = UNIT_POS as usize / team + comptime!(pass * rows);
-        if row < comptime!(m.block_rows() as usize) && span.row + row < span.end {
+        if comptime!(m.chunk < w.width) {
+            fill_part(codes, scales, span, row, tile, done, to, held, m);
+        } else if row < comptime!(m.block_rows() as usize) && span.row + row < span.end {
+            let length = clamp_max(comptime!(w.staged_bytes(w.width) as usize) - done, most);
             let stretch = Stretch::new(first_byte(span, span.row + row, tile, m), length);
             #[unroll]
             for turn in 0..comptime!(pitch / team) {
                 let place = UNIT_POS as usize % team + comptime!(turn * team);
                 let at = stretch.sector + place;
                 if stretch.holds(at) {
-                    let group = if comptime!(w.staged() == Staged::Codes) {
-                        quads(codes)[at]
-                    } else {
-                        quads(scales)[at]
-                    };
+                    let group = staged_group(codes, scales, at, m);
                     held.window[(row + comptime!(to as usize)) * pitch + place] = group;
                 }
             }
         }
     }
+}
+
+/// The bytes of a chunk of row `row` of the block, where `done` of that row came before.
+#[cube]
+fn fill_part(
+    codes: &[u32],
+    scales: &[u32],
+    span: &Span,
+    row: usize,
+    tile: usize,
+    done: usize,
+    #[comptime] to: u32,
+    held: &mut Held,
+    #[comptime] m: Matrix,
+) {
+    let (pitch, team, size) = comptime!((m.window_pitch() as usize, team(m), SECTOR as usize));
+    let most = comptime!(m.weight.staged_bytes(m.chunk) as usize);
+    let left = comptime!(m.weight.staged_bytes(m.weight.width) as usize) - done;
+    let there = row < comptime!(m.block_rows() as usize) && span.row + row < span.end;
+    let first = first_byte(span, span.row + row, tile, m);
+    let stretch = Stretch::new(first, clamp_max(left, most)).up_to_sector(first + left);
+    let lane = UNIT_POS as usize % team;
+    let waiting = (row + comptime!(to as usize)) * pitch;
+    // Single words stay in registers, where a group would not.
+    let mut words = Array::<u32>::new(4usize);
+    let kept = done > 0 && first % size > 0 && lane < comptime!(size / 16);
+    if there && kept {
+        let before = Stretch::new(first - most, most).sector;
+        put_words(held.window[waiting + stretch.sector - before + lane], &mut words);
+    }
+    // The team is of one subgroup, and nobody else has to do with its row.
+    sync_plane();
+    if there {
+        #[unroll]
+        for turn in 0..comptime!(pitch / team) {
+            let place = lane + comptime!(turn * team);
+            let at = stretch.sector + place;
+            if stretch.holds(at) {
+                if comptime!(turn > 0) {
+                    held.window[waiting + place] = staged_group(codes, scales, at, m);
+                } else {
+                    if !kept {
+                        put_words(staged_group(codes, scales, at, m), &mut words);
+                    }
+                    held.window[waiting + place] = group_of_words(&words);
+                }
+            }
+        }
+    }
+}
+
+/// Group `at` of what is staged of a matrix.
+#[cube]
+fn staged_group(codes: &[u32], scales: &[u32], at: usize, #[comptime] m: Matrix) -> Vector<u32, Const<4>> {
+    if comptime!(m.weight.staged() == Staged::Codes) { quads(codes)[at] } else { quads(scales)[at] }
+}
+
+#[cube]
+fn put_words(group: Vector<u32, Const<4>>, words: &mut Array<u32>) {
+    #[unroll]
+    for i in 0..4usize {
+        words[i] = group.extract(i);
+    }
+}
+
+#[cube]
+fn group_of_words(words: &Array<u32>) -> Vector<u32, Const<4>> {
+    let mut group = Vector::<u32, Const<4>>::new(0u32);
+    #[unroll]
+    for i in 0..4usize {
+        group.insert(i, words[i]);
+    }
+    group
 }
 
 /// Threads that bring a row's bytes to the window together: such that none is idle.
@@ -237,7 +357,7 @@ pub(super) fn decode_tile(
             }
             values[i] = value;
         }
-        put(&values, row + comptime!((m.inputs + to) as usize), u, held, m);
+        put(&values, row + comptime!((m.input_rows() + to) as usize), u, held, m);
     }
 }
 
