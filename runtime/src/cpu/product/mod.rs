@@ -172,7 +172,7 @@ pub(crate) struct ProductKernel {
     pub(crate) prepared_bytes: fn(width: usize) -> usize,
     /// Makes of one input row what `run` reads; `out` starts at a multiple of 64 bytes. Kernels with equal functions share prepared rows.
     pub(crate) prepare: Prepare,
-    /// Bytes of scratch of one thread.
+    /// Bytes of scratch of one thread for at most so many columns.
     pub(crate) scratch_bytes: fn(width: usize, columns: usize) -> usize,
     /// Runs a job on the calling thread.
     pub(crate) run: Run,

@@ -54,10 +54,12 @@ const CHUNK: usize = 32;
 const MANY: usize = 4;
 
 fn scratch_bytes(width: usize, columns: usize) -> usize {
+    let few = stream32::scratch_bytes(width, columns.min(MANY - 1));
     if columns < MANY {
-        return stream32::scratch_bytes(width, columns);
+        return few;
     }
-    carved::<u8>(CHUNK * 32 * TILE) + carved::<f32>(CHUNK * TILE) + carved::<f32>(columns * TILE)
+    // A step may have fewer columns than its scratch was made for.
+    few.max(carved::<u8>(CHUNK * 32 * TILE) + carved::<f32>(CHUNK * TILE) + carved::<f32>(columns * TILE))
 }
 
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
@@ -67,9 +69,9 @@ fn run<const F: u8, const STREAM: usize>(job: &Job<'_>, scratch: &mut [u8]) {
     }
     if F == Q8_0 && job.columns.len() >= STREAM && stream32::takes(job.m.width) {
         return match job.columns.len() {
-            1 => stream32::run::<1>(job, job.columns, scratch),
-            2 => stream32::run::<2>(job, job.columns, scratch),
-            _ => stream32::run::<3>(job, job.columns, scratch),
+            1 => stream32::run::<1>(job, scratch),
+            2 => stream32::run::<2>(job, scratch),
+            _ => stream32::run::<3>(job, scratch),
         };
     }
     for from in job.rows.clone().step_by(8) {

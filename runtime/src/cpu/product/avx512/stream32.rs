@@ -3,9 +3,9 @@
 //! A sum follows the blocks of its row, so that of one row alone waits for every addition. Here 16 blocks of
 //! a row become a vector of their terms, a lane for each; the terms of 16 rows are kept, then transposed when
 //! they are read, so that a lane is a row and the sums follow the blocks side by side.
+use super::super::Job;
 use super::super::bytes::{carve, carved};
 use super::super::prepared::parts;
-use super::super::{Column, Job};
 use super::{joined, opaque, sums_of_4_wide};
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -33,13 +33,13 @@ pub(super) fn scratch_bytes(width: usize, columns: usize) -> usize {
     carved::<f32>(TERMS * columns * CHUNK.min(width / ELEMENTS))
 }
 
-/// `N` columns, the first of `columns`.
+/// A job of `N` columns.
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
-pub(super) fn run<const N: usize>(job: &Job<'_>, columns: &[Column], mut scratch: &mut [u8]) {
+pub(super) fn run<const N: usize>(job: &Job<'_>, mut scratch: &mut [u8]) {
     let units = job.m.width / ELEMENTS;
     let parts = parts::<32, 32>(job.m.width);
-    assert!(columns.len() >= N && job.stride >= parts.bytes && takes(job.m.width));
-    let x: [*const u8; N] = std::array::from_fn(|c| job.input(columns[c]).as_ptr());
+    assert!(job.columns.len() == N && job.stride >= parts.bytes && takes(job.m.width));
+    let x: [*const u8; N] = std::array::from_fn(|c| job.input(job.columns[c]).as_ptr());
     let terms = carve::<f32>(&mut scratch, TERMS * N * CHUNK.min(units));
     let masks = masks();
     for from in job.rows.clone().step_by(ROWS) {
@@ -69,7 +69,7 @@ pub(super) fn run<const N: usize>(job: &Job<'_>, columns: &[Column], mut scratch
             let mut sums = [0.0; ROWS];
             // SAFETY: room for sixteen.
             unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), acc[c]) };
-            job.write(columns[c], from, &sums[..n]);
+            job.write(job.columns[c], from, &sums[..n]);
         }
     }
 }

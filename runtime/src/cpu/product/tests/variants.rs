@@ -32,6 +32,17 @@ fn variants_equal_the_twin() {
     assert!(compared > 0 || isas() == [Isa::Scalar], "nothing was compared");
 }
 
+#[test]
+fn scratch_for_many_columns_is_enough_for_few() {
+    for k in kernels() {
+        for width in widths(k) {
+            let bytes = |columns| (k.scratch_bytes)(*width, columns);
+            let grows = (2..64).all(|columns| bytes(columns - 1) <= bytes(columns));
+            assert!(grows, "{} ({:?}) {} of width {width}", k.name, k.isa, k.weight);
+        }
+    }
+}
+
 /// Whether the packing takes such a matrix.
 fn compare(k: &ProductKernel, rows: usize, width: usize, flavour: Flavour, noise: &mut Noise) -> bool {
     let rows = rows.next_multiple_of(k.packing.granule());
