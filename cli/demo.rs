@@ -1,5 +1,6 @@
 //! The demo model, bundled with the program.
 use anyhow::{Context, Result};
+use ds4_runtime::aside;
 use std::path::{Path, PathBuf};
 
 /// Name by which a person asks for it.
@@ -33,23 +34,25 @@ pub fn unpack(cache: &Path) -> Result<PathBuf> {
         return Ok(folder);
     }
     // Unpacked aside and renamed, so that a folder of that name is whole.
-    let aside = cache.join(format!(".demo-{}", std::process::id()));
+    let aside = aside(&folder);
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(&aside)?;
-        std::fs::create_dir_all(&parent)?;
         for (name, bytes) in FILES {
             std::fs::write(aside.join(name), bytes)?;
         }
-        if folder.exists() {
+        if folder.exists() && !FILES.iter().all(whole) {
             std::fs::remove_dir_all(&folder)?;
         }
         std::fs::rename(&aside, &folder)
     };
     let wrote = write();
-    if wrote.is_err() && FILES.iter().all(whole) {
-        // Another process was faster.
+    if wrote.is_err() {
+        // Nothing to tell if there is nothing to remove.
         let _ = std::fs::remove_dir_all(&aside);
-        return Ok(folder);
+        if FILES.iter().all(whole) {
+            // Another was faster.
+            return Ok(folder);
+        }
     }
     wrote.with_context(|| folder.display().to_string())?;
     Ok(folder)

@@ -17,7 +17,8 @@ use ds4_ir::{Module, WeightTable, parse_module, verify_module};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// First bytes of every artifact: a name, and line endings that a text transfer would spoil.
 const MAGIC: [u8; 8] = *b"DS4ART\r\n";
@@ -216,14 +217,22 @@ impl Artifact {
     }
 }
 
+/// A hidden name beside `path` that no other call returns, in this process or another that runs.
+#[must_use]
+pub fn aside(path: &Path) -> PathBuf {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}-{number}.tmp", std::process::id()))
+}
+
 /// Writes a file that is there whole or not at all: a temporary one beside it, made durable, then
 /// renamed.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temp = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let temp = aside(path);
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temp)?;
         file.write_all(bytes)?;

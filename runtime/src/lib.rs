@@ -33,7 +33,7 @@ pub use cpu::case;
 #[doc(hidden)]
 pub use cpu::product::trial as product;
 
-pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest, write_whole};
+pub use artifact::{Artifact, FileMark, Layouts, Meta, SelfTest, aside, write_whole};
 pub use engine::{Engine, checked};
 pub use error::{Error, Result};
 pub use identity::{mark, sample_all};

@@ -137,6 +137,33 @@ fn a_cached_artifact_follows_its_model() {
 }
 
 #[test]
+fn many_may_open_a_model_at_once_for_the_first_time() {
+    let lab = Lab::new();
+    for _ in 0..20 {
+        let cache = lab.path("fresh");
+        std::thread::scope(|scope| {
+            let open = || {
+                let model = ds4::demo::unpack(&cache).unwrap();
+                assert!(model.join("model.safetensors").metadata().unwrap().len() > 0);
+                ds4_runtime::write_whole(&cache.join("a"), b"whole").unwrap();
+            };
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            all.into_iter().for_each(|one| one.join().unwrap());
+        });
+        // Nothing is left beside what was written.
+        let names = |folder: &std::path::Path| -> Vec<_> {
+            let entries = std::fs::read_dir(folder).unwrap();
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        let top = names(&cache);
+        assert_eq!(top.len(), 2, "{top:?}");
+        let model = top.iter().find(|name| *name != "a").unwrap();
+        assert_eq!(names(&cache.join(model)), ["demo"]);
+        std::fs::remove_dir_all(&cache).unwrap();
+    }
+}
+
+#[test]
 fn built_in_models_are_printed_without_weights() {
     let lab = Lab::new();
     let shown = lab.ds4c(&["compile", "flash", "--emit", "model", "--ctx", "4096"]).good();
