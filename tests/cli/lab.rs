@@ -81,13 +81,20 @@ impl Answer {
         self.out
     }
 
+    /// The lines on standard error, without the first of a build with GPUs: what it chose to run on.
+    pub(crate) fn told(&self) -> Vec<&str> {
+        let chose = |line: &&str| cfg!(feature = "gpu") && line.starts_with("target ");
+        self.err.lines().skip_while(chose).collect()
+    }
+
     /// That it failed with one message, which holds all of `parts`.
     pub(crate) fn fails(&self, parts: &[&str]) {
         assert_eq!(self.code, Some(1), "{self:?}");
-        assert_eq!(self.err.lines().count(), 1, "one message: {self:?}");
-        assert!(self.err.starts_with("error: "), "{self:?}");
-        let told: Vec<&str> = self.err.trim_end().split(": ").collect();
-        assert!(told.windows(2).all(|w| w[0] != w[1]), "told twice: {self:?}");
+        let lines = self.told();
+        assert_eq!(lines.len(), 1, "one message: {self:?}");
+        assert!(lines[0].starts_with("error: "), "{self:?}");
+        let parts_told: Vec<&str> = lines[0].split(": ").collect();
+        assert!(parts_told.windows(2).all(|w| w[0] != w[1]), "told twice: {self:?}");
         for part in parts {
             assert!(self.err.contains(part), "{part:?} is missing: {self:?}");
         }

@@ -188,5 +188,5 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(out);
     let answer = Answer::of(child.wait_with_output().unwrap());
     assert_eq!(answer.code, Some(0), "{answer:?}");
-    assert!(answer.err.lines().all(|line| line.starts_with("restored ")), "{answer:?}");
+    assert!(answer.told().iter().all(|line| line.starts_with("restored ")), "{answer:?}");
 }
