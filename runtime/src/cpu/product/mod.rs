@@ -16,6 +16,8 @@
 //! codes are arbitrary bytes. A NaN equals any other.
 //! A prepared row of `f32` is the row itself where its width [`is_plain`].
 #[cfg(target_arch = "x86_64")]
+mod ahead;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;

@@ -1,4 +1,5 @@
 //! `iq2_xxs`, `q2_k` and `q4_k` times `q8_k`: blocks of 256 codes.
+use super::super::ahead::Ahead;
 use super::super::bytes::{carve, carved};
 use super::super::{Isa, Job, Packing, ProductKernel};
 use super::row256::{
@@ -52,10 +53,7 @@ fn run<const F: u8>(job: &Job<'_>, mut scratch: &mut [u8]) {
         for b in 0..parts.blocks {
             // The rows that follow come into the second cache in the order in which they lie.
             let size = const { ROWS * block_bytes::<F>() };
-            let next = rows[0].as_ptr().wrapping_add(ROWS * rows[0].len() + size * b);
-            for line in 0..size.div_ceil(64) {
-                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(64 * line).cast());
-            }
+            Ahead(rows[0].as_ptr()).at(ROWS * rows[0].len() + size * b).all(size);
             let mut at = [std::ptr::null(); ROWS];
             for i in 0..ROWS {
                 at[i] = rows[i].as_ptr().wrapping_add(block_bytes::<F>() * b);

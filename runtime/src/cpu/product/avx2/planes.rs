@@ -5,6 +5,7 @@
 //! look-ups of a group of 32 add up in bytes, 32 rows at once. `low` lies in -16 … 15 and `high` in
 //! -16 … 15 (what `low` lacks, 16 per table, stands in the first `high` of each group), so no sum of eight
 //! leaves a byte for any codes in ±127.
+use super::super::ahead::Ahead;
 use super::super::bytes::{view, view_mut};
 use super::super::prepared::q8_k;
 use super::super::repack::{PLANE_ORDER, PLANE_ROWS, SIGN_PLANES};
@@ -89,9 +90,7 @@ fn multiply(tile: &[u8], tables: &[u8], scales: &[f32]) -> [f32; PLANE_ROWS] {
             let (w, t) = (tile.as_ptr().add(SIGN_PLANES * PLANE_ROWS * b), tables.as_ptr().add(2048 * b));
             let mut isum = [_mm256_setzero_si256(); 4];
             for g in 0..8 {
-                for line in 0..7 {
-                    _mm_prefetch::<_MM_HINT_T1>(w.wrapping_add(AHEAD + 408 * g + 64 * line).cast());
-                }
+                Ahead(w).at(AHEAD + 408 * g).all(408);
                 group(w.add(384 * g), w.add(3072 + 16 * g), t.add(256 * g), &mut isum);
             }
             let dx = _mm256_set1_ps(scales[b]);

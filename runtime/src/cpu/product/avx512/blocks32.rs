@@ -2,6 +2,7 @@
 //!
 //! Weights become unsigned by adding 128; what that adds to a sum, 128 times the sum of the input's
 //! codes, is prepared with the input.
+use super::super::ahead::Ahead;
 use super::super::bytes::{carve, carved};
 use super::super::prepared::{self, parts};
 use super::super::{Column, Isa, Job, Packing, ProductKernel};
@@ -101,12 +102,10 @@ fn single<const F: u8>(job: &Job<'_>, from: usize, x: &[u8]) -> [f32; 8] {
     assert!(x.len() >= parts.bytes, "a prepared row");
     // The eight rows that follow come into the second cache in the order in which they lie.
     let size = const { 8 * block_bytes::<F>() };
-    let next = rows[0].as_ptr().wrapping_add(8 * rows[0].len());
+    let next = Ahead(rows[0].as_ptr()).at(8 * rows[0].len());
     let mut acc = _mm256_setzero_ps();
     for b in 0..job.m.width.div_ceil(32) {
-        for line in 0..size.div_ceil(64) {
-            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(size * b + 64 * line).cast());
-        }
+        next.at(size * b).all(size);
         let left = rows[0].len().saturating_sub(16 * b).min(16);
         // SAFETY: the rows and the prepared row have block `b`.
         unsafe {

@@ -1,4 +1,5 @@
 //! The decoded product: `f32`, `f16` and `bf16` weights as they stream by, others row by row first.
+use super::super::ahead::Ahead;
 use super::super::bytes::{carve, carved, view};
 use super::super::decoded::{padded, read_row, table};
 use super::super::{Column, Isa, Job, ProductKernel};
@@ -105,14 +106,12 @@ unsafe fn load<const F: u8>(at: *const u8, mask: u8) -> __m256 {
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
 unsafe fn few<const F: u8>(rows: &[*const u8; FEW], x: &[f32], width: usize) -> [f32; FEW] {
     assert!(x.len() >= padded(width), "a prepared row");
-    let next = rows[0].wrapping_add(FEW * width * size::<F>());
+    let next = Ahead(rows[0]).at(FEW * width * size::<F>());
     let mut acc = [_mm256_setzero_ps(); FEW];
     let whole = width / 8 * 8;
     for at in (0..whole).step_by(8) {
-        for line in 0..FEW * size::<F>() / 8 {
-            // The rows that follow come into the second cache in the order in which they lie.
-            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(FEW * size::<F>() * at + 64 * line).cast());
-        }
+        // The rows that follow come in the order in which they lie.
+        next.at(FEW * size::<F>() * at).all(FEW * size::<F>() * 8);
         // SAFETY: elements `at` to `at + 8` are there.
         unsafe {
             let x = _mm256_loadu_ps(x.as_ptr().add(at));

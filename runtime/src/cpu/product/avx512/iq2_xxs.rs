@@ -2,6 +2,7 @@
 //!
 //! A row is cut into units of two blocks. While a unit of eight rows is multiplied vector by vector, the
 //! next one is decoded row by row: multiplying keeps other parts of the core busy than decoding.
+use super::super::ahead::Ahead;
 use super::super::bytes::{carve, carved, view_mut};
 use super::super::prepared::q8_k;
 use super::super::{Isa, Job, Packing, ProductKernel};
@@ -105,7 +106,7 @@ fn run(job: &Job<'_>, mut scratch: &mut [u8]) {
     let mut rows = job.weight_rows::<ROWS>(job.rows.start);
     let (mut now, mut then): (Units, Units) = ([MaybeUninit::uninit(); ROWS], [MaybeUninit::uninit(); ROWS]);
     let (mut now, mut then) = (&mut now, &mut then);
-    let first = Next { rows: &rows, unit: 0, two: has_two(parts, 0) };
+    let first = Next { rows: &rows, unit: 0, two: has_two(parts, 0), ahead: ahead(&rows, 0) };
     for i in 0..ROWS {
         // SAFETY: rows have a first unit.
         now[i].write(unsafe { first.decoded(i) });
@@ -114,9 +115,9 @@ fn run(job: &Job<'_>, mut scratch: &mut [u8]) {
         sums.fill(0.0);
         let following = job.weight_rows::<ROWS>(from + ROWS);
         for unit in 0..parts.units {
-            prefetch(&rows, unit);
             let (rows_next, next) = if unit + 1 < parts.units { (&rows, unit + 1) } else { (&following, 0) };
-            let next = Next { rows: rows_next, unit: next, two: has_two(parts, next) };
+            let next =
+                Next { rows: rows_next, unit: next, two: has_two(parts, next), ahead: ahead(&rows, unit) };
             let at = At { job, parts, unit };
             // SAFETY: the rows have this unit.
             let scales = unsafe { scales_of_8(&rows, unit, has_two(parts, unit)) };
@@ -152,16 +153,10 @@ fn run(job: &Job<'_>, mut scratch: &mut [u8]) {
     }
 }
 
-/// Asks for the unit's share of the rows that follow, in the order in which they lie.
-#[inline]
-#[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
-fn prefetch(rows: &[&[u8]; ROWS], unit: usize) {
-    let size = const { ROWS * UNIT };
+/// The unit's share of the rows that follow, in the order in which they lie.
+fn ahead(rows: &[&[u8]; ROWS], unit: usize) -> Ahead {
     // What is decoded is ahead of what is multiplied by a unit.
-    let next = rows[0].as_ptr().wrapping_add(ROWS * rows[0].len() + size * unit + size);
-    for line in 0..size.div_ceil(64) {
-        _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(64 * line).cast());
-    }
+    Ahead(rows[0].as_ptr()).at(ROWS * (rows[0].len() + UNIT * (unit + 1)))
 }
 
 /// A unit of eight rows as far as it is decoded.
@@ -173,6 +168,8 @@ struct Next<'a> {
     unit: usize,
     /// Whether it has a second block.
     two: bool,
+    /// What is asked for meanwhile.
+    ahead: Ahead,
 }
 
 impl Next<'_> {
@@ -235,6 +232,11 @@ impl At<'_> {
         for c in 1..N {
             x[c] = self.input(first + c);
         }
+        if NEXT {
+            next.ahead.page(ROWS * UNIT);
+            // The two halves ask for the lines before this one.
+            next.ahead.line(const { ROWS * UNIT / 64 });
+        }
         // SAFETY: as the caller says.
         let halves = unsafe {
             [self.half::<N, NEXT>(0, now, then, next, &x), self.half::<N, NEXT>(HALF, now, then, next, &x)]
@@ -267,6 +269,9 @@ impl At<'_> {
             for p in 0..4 {
                 let p = opaque(p) % 4;
                 for k in 0..2 {
+                    if NEXT {
+                        next.ahead.line(2 * (row + p) + k);
+                    }
                     let values = load(&VALUES[p][k]);
                     let mut codes = [_mm512_setzero_si512(); N];
                     for c in 0..N {

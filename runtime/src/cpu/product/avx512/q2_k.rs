@@ -3,6 +3,7 @@
 //! A block of 16 rows is transposed when it is read. Four codes of each row then lie in a dword of their
 //! row's lane, and are multiplied with four codes of the input that every lane gets alike: no sum runs
 //! across lanes.
+use super::super::ahead::Ahead;
 use super::super::bytes::{carve, carved, view_mut};
 use super::super::prepared::q8_k;
 use super::super::{Isa, Job, Packing, ProductKernel};
@@ -125,18 +126,19 @@ fn run(job: &Job<'_>, mut scratch: &mut [u8]) {
     for from in job.rows.clone().step_by(TILE) {
         sums.fill(0.0);
         let rows = job.weight_rows::<TILE>(from);
-        let next = rows[0].as_ptr().wrapping_add(TILE * rows[0].len());
+        let next = Ahead(rows[0].as_ptr()).at(TILE * rows[0].len());
         for b in 0..parts.blocks {
             // The rows that follow come in the order in which they lie.
-            for line in 0..const { (TILE * BLOCK).div_ceil(64) } {
-                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(TILE * BLOCK * b + 64 * line).cast());
+            let ahead = next.at(TILE * BLOCK * b);
+            if n > 1 {
+                ahead.all(TILE * BLOCK);
             }
             let at = At { parts, job, b };
             // SAFETY: the rows have this block.
             let block = unsafe { Block::read(&rows, b) };
             let quarter = |q| block.quarter(q);
             match n {
-                1 => _ = block.few::<1>(quarter, at, 0, sums),
+                1 => block.one(ahead, at, sums),
                 2 => _ = block.few::<2>(quarter, at, 0, sums),
                 3 => _ = block.few::<3>(quarter, at, 0, sums),
                 4 => _ = block.few::<4>(quarter, at, 0, sums),
@@ -209,6 +211,31 @@ impl<'a> Block<'a> {
             mins[2 * i + 1] = _mm512_and_si512(_mm512_srli_epi32::<12>(self.scales[i]), nibble);
         }
         mins
+    }
+
+    /// Times one column; what is needed later is asked for plane by plane.
+    #[inline]
+    #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
+    fn one(&self, ahead: Ahead, at: At<'_>, sums: &mut [f32]) {
+        ahead.page(TILE * BLOCK);
+        let ask = |plane: usize| {
+            let lines = const { (TILE * BLOCK).div_ceil(64) };
+            (lines * plane / 16..lines * (plane + 1) / 16).for_each(|n| ahead.line(n));
+        };
+        let x = &at.inputs::<1>(0);
+        let mut isums = [_mm512_setzero_si512()];
+        for q in 0..4 {
+            let codes = self.quarter(q);
+            ask(4 * q);
+            self.plane::<1, 0>(q, &codes, x, &mut isums);
+            ask(4 * q + 1);
+            self.plane::<1, 1>(q, &codes, x, &mut isums);
+            ask(4 * q + 2);
+            self.plane::<1, 2>(q, &codes, x, &mut isums);
+            ask(4 * q + 3);
+            self.plane::<1, 3>(q, &codes, x, &mut isums);
+        }
+        self.add(isums, &self.mins(), x, sums);
     }
 
     /// Times `N` columns from `first` on; answers `N`. A quarter of the codes is asked for by its number.

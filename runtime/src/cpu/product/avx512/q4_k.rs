@@ -2,6 +2,7 @@
 //!
 //! A block's codes become vectors of unsigned bytes, in an order that costs least; the input's codes are
 //! prepared in the same order.
+use super::super::ahead::Ahead;
 use super::super::bytes::{carve, carved, view_mut};
 use super::super::prepared::q8_k;
 use super::super::{Column, Isa, Job, Packing, ProductKernel};
@@ -114,10 +115,7 @@ fn run(job: &Job<'_>, mut scratch: &mut [u8]) {
 #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
 fn prefetch(rows: &[&[u8]; ROWS], b: usize) {
     let size = const { ROWS * BLOCK };
-    let next = rows[0].as_ptr().wrapping_add(ROWS * rows[0].len() + size * b);
-    for line in 0..size.div_ceil(64) {
-        _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(64 * line).cast());
-    }
+    Ahead(rows[0].as_ptr()).at(ROWS * rows[0].len() + size * b).all(size);
 }
 
 /// A block of eight rows, decoded in registers, times the first `N` columns.
