@@ -195,7 +195,7 @@ impl Turn<'_> {
             span.open(i * tasks / threads..(i + 1) * tasks / threads);
         }
         shared.wake(tasks - 1);
-        while shared.take(0, self.buffer.bytes_mut()) {}
+        shared.work(0, self.buffer.bytes_mut());
         shared.wait(tasks);
         if shared.panicked.swap(false, SeqCst) {
             let panic = lock(&shared.panic).take();
@@ -209,27 +209,31 @@ impl Shared {
         self.spans.iter().any(Span::has_work)
     }
 
-    /// Takes one task of span `own`, or of another if that has none, and runs it; `false` if there is
-    /// none at all.
-    fn take(&self, own: usize, buffer: &mut [u8]) -> bool {
+    /// Runs tasks of span `own`, then of others, until none is open.
+    fn work(&self, own: usize, buffer: &mut [u8]) {
         let (others, first) = self.spans.split_at(own);
-        let Some(index) = first.iter().chain(others).find_map(Span::take) else { return false };
-        let tasks = self.tasks.load(SeqCst);
-        // SAFETY: this thread owns a task that is not done, so the job is the one that was set before
-        // the span was opened and is not set again.
-        let task = unsafe { &*(*self.job.get()).expect("a job with tasks is set") };
-        if !self.panicked.load(SeqCst) {
-            let ran = catch_unwind(AssertUnwindSafe(|| task(index, buffer)));
-            if let Err(payload) = ran {
-                lock(&self.panic).get_or_insert(payload);
-                self.panicked.store(true, SeqCst);
+        let mut ran = 0;
+        while let Some(index) = first.iter().chain(others).find_map(Span::take) {
+            ran += 1;
+            // SAFETY: this thread owns a task that is not counted as done, so the job is the one that was
+            // set before the span was opened and is not set again.
+            let task = unsafe { &*(*self.job.get()).expect("a job with tasks is set") };
+            if !self.panicked.load(SeqCst) {
+                let result = catch_unwind(AssertUnwindSafe(|| task(index, buffer)));
+                if let Err(payload) = result {
+                    lock(&self.panic).get_or_insert(payload);
+                    self.panicked.store(true, SeqCst);
+                }
             }
         }
-        if self.done.fetch_add(1, SeqCst) + 1 == tasks && self.waiting.load(SeqCst) {
-            drop(lock(&self.finished));
-            self.wake.notify_one();
+        // Counted once and not task by task: all threads write this.
+        if ran > 0 {
+            let tasks = self.tasks.load(SeqCst);
+            if self.done.fetch_add(ran, SeqCst) + ran == tasks && self.waiting.load(SeqCst) {
+                drop(lock(&self.finished));
+                self.wake.notify_one();
+            }
         }
-        true
     }
 
     /// Waits until `tasks` tasks are done.
@@ -286,7 +290,7 @@ fn work(shared: &Shared, index: usize, buffer: &mut [u8]) {
     sleeper.thread.get_or_init(thread::current);
     let ready = || shared.has_work() || shared.stop.load(SeqCst);
     while !shared.stop.load(SeqCst) {
-        while shared.take(index + 1, buffer) {}
+        shared.work(index + 1, buffer);
         if spin(ready) {
             continue;
         }

@@ -274,7 +274,7 @@ impl MoeDown {
         let groups = self.routed.grouping.len(f);
         // With many experts the block is as long as the gathered products allow: in each expert the first
         // rows of a block are ones that no one has asked for ahead, and each block reads all inputs again.
-        let bytes = if groups > EXPERTS_TYPICAL { 1 } else { (groups * expert + shared) / 2 };
+        let bytes = if groups > EXPERTS_TYPICAL { 1 } else { (groups * expert + shared) / 4 };
         block_rows(rows, bytes, self.granule, f.threads).min(block_max_of(routes + tokens, self.granule))
     }
 }

@@ -267,7 +267,7 @@ impl Columns {
 }
 
 /// Bytes of weights that one task of products reads.
-const TASK_BYTES: usize = 128 << 10;
+const TASK_BYTES: usize = 512 << 10;
 /// Tasks of a product for each thread, where it is large enough.
 const TASKS_PER_THREAD: usize = 4;
 /// Weight rows that a block is a multiple of, where it is as large.
