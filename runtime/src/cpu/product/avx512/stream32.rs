@@ -4,6 +4,7 @@
 //! a row become a vector of their terms, a lane for each; the terms of 16 rows are kept, then transposed when
 //! they are read, so that a lane is a row and the sums follow the blocks side by side.
 use super::super::Job;
+use super::super::ahead::Ahead;
 use super::super::bytes::{carve, carved};
 use super::super::prepared::parts;
 use super::{joined, opaque, sums_of_4_wide};
@@ -108,9 +109,7 @@ unsafe fn multiply<const N: usize>(
     assert!(terms.len() == TERMS * N && i < ROWS);
     // From blocks 0 2 4 … 14, 1 3 5 … 15 to their order.
     let order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-    for line in 0..BYTES.div_ceil(64) {
-        _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD + 64 * line).cast());
-    }
+    Ahead(at).at(AHEAD).all(BYTES);
     // SAFETY: as the caller says.
     unsafe {
         let dw = scales(at, masks);
