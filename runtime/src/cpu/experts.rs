@@ -272,6 +272,7 @@ impl MoeDown {
         let (tokens, routes) = (f.out_shape().0, f.tensor(self.routed.routes).route().len());
         let (rows, [expert, shared]) = self.rows;
         let groups = self.routed.grouping.len(f);
+        // With few, four times what a task reads otherwise: it begins in as many matrices as there are experts.
         // With many experts the block is as long as the gathered products allow: in each expert the first
         // rows of a block are ones that no one has asked for ahead, and each block reads all inputs again.
         let bytes = if groups > EXPERTS_TYPICAL { 1 } else { (groups * expert + shared) / 4 };

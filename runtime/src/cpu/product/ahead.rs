@@ -27,8 +27,8 @@ impl Ahead {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at(LINE * n).0.cast()) }
     }
 
-    /// If the step's `bytes` reach into another page, asks for the first lines of the page behind that
-    /// one: what a core fetches by itself ends with a page.
+    /// Of a step of `bytes` that begins a page, asks for the first lines of the page behind it: what a core
+    /// fetches by itself ends with a page.
     #[inline(always)]
     pub(super) fn page(self, bytes: usize) {
         let within = self.0.addr() % PAGE;

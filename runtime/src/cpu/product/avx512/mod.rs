@@ -1,7 +1,7 @@
 //! Kernels for AVX-512 with VNNI, VBMI and GFNI (Zen 4, Ice Lake and later).
 //!
 //! A matrix with one column streams from memory: a kernel asks for the lines of later rows while it
-//! works on the present ones. With many columns it decodes a tile of weight rows once.
+//! works on the present ones (see [`super::ahead`]). With many columns it decodes a tile of weight rows once.
 #![allow(clippy::needless_range_loop, reason = "several arrays of vectors go side by side")]
 
 mod blocks32;
