@@ -136,15 +136,21 @@ fn run(job: &Job<'_>, mut scratch: &mut [u8]) {
             let at = At { parts, job, b };
             // SAFETY: the rows have this block.
             let block = unsafe { Block::read(&rows, b) };
-            let quarter = |q| block.quarter(q);
             match n {
-                1 => block.one(ahead, at, sums),
-                2 => _ = block.few::<2>(quarter, at, 0, sums),
-                3 => _ = block.few::<3>(quarter, at, 0, sums),
-                4 => _ = block.few::<4>(quarter, at, 0, sums),
-                5 => _ = block.few::<5>(quarter, at, 0, sums),
-                6 => _ = block.few::<6>(quarter, at, 0, sums),
-                7 => _ = block.few::<7>(quarter, at, 0, sums),
+                1 => {
+                    // Asked for plane by plane, 16 in all.
+                    ahead.page(TILE * BLOCK);
+                    let lines = const { (TILE * BLOCK).div_ceil(64) };
+                    let ask =
+                        |plane| (lines * plane / 16..lines * (plane + 1) / 16).for_each(|n| ahead.line(n));
+                    block.few::<1>(at, sums, ask);
+                }
+                2 => block.few::<2>(at, sums, |_| ()),
+                3 => block.few::<3>(at, sums, |_| ()),
+                4 => block.few::<4>(at, sums, |_| ()),
+                5 => block.few::<5>(at, sums, |_| ()),
+                6 => block.few::<6>(at, sums, |_| ()),
+                7 => block.few::<7>(at, sums, |_| ()),
                 // From here on decoding into memory pays.
                 _ => block.many(at, sums),
             }
@@ -213,52 +219,24 @@ impl<'a> Block<'a> {
         mins
     }
 
-    /// Times one column; what is needed later is asked for plane by plane.
+    /// Times `N` columns, all there are; `ask` is called before each of the 16 planes.
     #[inline]
     #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
-    fn one(&self, ahead: Ahead, at: At<'_>, sums: &mut [f32]) {
-        ahead.page(TILE * BLOCK);
-        let ask = |plane: usize| {
-            let lines = const { (TILE * BLOCK).div_ceil(64) };
-            (lines * plane / 16..lines * (plane + 1) / 16).for_each(|n| ahead.line(n));
-        };
-        let x = &at.inputs::<1>(0);
-        let mut isums = [_mm512_setzero_si512()];
+    fn few<const N: usize>(&self, at: At<'_>, sums: &mut [f32], ask: impl Fn(usize)) {
+        let x = &at.inputs::<N>(0);
+        let mut isums = [_mm512_setzero_si512(); N];
         for q in 0..4 {
             let codes = self.quarter(q);
             ask(4 * q);
-            self.plane::<1, 0>(q, &codes, x, &mut isums);
-            ask(4 * q + 1);
-            self.plane::<1, 1>(q, &codes, x, &mut isums);
-            ask(4 * q + 2);
-            self.plane::<1, 2>(q, &codes, x, &mut isums);
-            ask(4 * q + 3);
-            self.plane::<1, 3>(q, &codes, x, &mut isums);
-        }
-        self.add(isums, &self.mins(), x, sums);
-    }
-
-    /// Times `N` columns from `first` on; answers `N`. A quarter of the codes is asked for by its number.
-    #[inline]
-    #[target_feature(enable = "avx512vbmi,avx512vnni,avx512bw,avx512dq,avx512vl,gfni,f16c,fma")]
-    fn few<const N: usize>(
-        &self,
-        quarter: impl Fn(usize) -> [__m512i; 4],
-        at: At<'_>,
-        first: usize,
-        sums: &mut [f32],
-    ) -> usize {
-        let x = &at.inputs::<N>(first);
-        let mut isums = [_mm512_setzero_si512(); N];
-        for q in 0..4 {
-            let codes = quarter(q);
             self.plane::<N, 0>(q, &codes, x, &mut isums);
+            ask(4 * q + 1);
             self.plane::<N, 1>(q, &codes, x, &mut isums);
+            ask(4 * q + 2);
             self.plane::<N, 2>(q, &codes, x, &mut isums);
+            ask(4 * q + 3);
             self.plane::<N, 3>(q, &codes, x, &mut isums);
         }
         self.add(isums, &self.mins(), x, sums);
-        N
     }
 
     /// Adds products of plane `P` of a quarter times their scale.
